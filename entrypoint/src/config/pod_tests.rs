@@ -1,0 +1,109 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn parse(env: &[(&str, &str)]) -> Result<PodConfig, ConfigError> {
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    PodConfig::parse(&Values::new(&[], env).unwrap())
+}
+
+const VSPHERE: [(&str, &str); 3] =
+    [("V2V_source", "vSphere"), ("V2V_libvirtURL", "vpx://u@h/DC/esx"), ("V2V_vmName", "vm")];
+
+#[test]
+fn defaults_are_the_contracts() {
+    let c = parse(&VSPHERE).unwrap();
+    assert_eq!(c.output, OutputMode::Kubevirt);
+    assert!(c.local_migration && c.notes.is_empty());
+    assert_eq!(c.guest.root, "first");
+    assert_eq!(c.runtime.ports, Ports { metrics: 2112, live: 2113, result: 8080 });
+    assert_eq!(c.link_name(), "vm");
+}
+
+#[test]
+fn missing_variables_are_named() {
+    let e = parse(&VSPHERE[..2]).unwrap_err();
+    assert_eq!(e, ConfigError::Missing { variable: "V2V_vmName", source_kind: "vSphere" });
+    assert!(!e.is_usage());
+    assert_eq!(parse(&[("V2V_source", "vsphere")]), Err(ConfigError::BadSource("vsphere".into())));
+    assert!(matches!(
+        parse(&[("V2V_source", "ova")]),
+        Err(ConfigError::Missing { variable: "V2V_diskPath", .. })
+    ));
+}
+
+#[test]
+fn in_place_skips_validation() {
+    let c = parse(&[("V2V_inPlace", "T"), ("V2V_overlayEnabled", "false")]).unwrap();
+    assert_eq!(c.job, Job::InPlace { vsphere: None, overlay: false });
+}
+
+#[test]
+fn forgiven_mistakes_are_noted() {
+    let mut env = VSPHERE.to_vec();
+    env.extend([
+        ("LOCAL_MIGRATION", "yes"),
+        ("V2V_memSize", "lots"),
+        ("V2V_smp", "0"),
+        ("V2V_extra_args", "--parallel 4"),
+    ]);
+    let c = parse(&env).unwrap();
+    assert!(
+        c.local_migration
+            && c.guest.memsize_mb.is_none()
+            && c.guest.smp.is_none()
+            && c.guest.extra.is_empty()
+    );
+    assert_eq!(c.notes.len(), 3, "{:?}", c.notes);
+}
+
+#[test]
+fn remote_disks_are_sorted_by_number() {
+    let mut env = VSPHERE.to_vec();
+    env.extend([
+        ("V2V_remoteInspection", "true"),
+        ("V2V_remoteInspectDisk_10", "c"),
+        ("V2V_remoteInspectDisk_2", "b"),
+        ("V2V_remoteInspectDisk_x", "a"),
+    ]);
+    let Job::RemoteInspect { disks, .. } = parse(&env).unwrap().job else { panic!("not remote") };
+    assert_eq!(disks, ["a", "b", "c"]);
+}
+
+#[test]
+fn hyperv_paths_are_trimmed() {
+    let env =
+        [("V2V_source", "hyperv"), ("V2V_vmName", "w"), ("V2V_diskPath", " /a.vhdx , /b c.vhdx,")];
+    let Job::Convert(Source::HyperV(paths)) = parse(&env).unwrap().job else {
+        panic!("not hyperv")
+    };
+    assert_eq!(paths, [PathBuf::from("/a.vhdx"), PathBuf::from("/b c.vhdx")]);
+    let blank = [("V2V_source", "hyperv"), ("V2V_vmName", "w"), ("V2V_diskPath", " , ")];
+    assert_eq!(parse(&blank), Err(ConfigError::NoDisks { variable: "V2V_diskPath" }));
+}
+
+#[test]
+fn bad_settings_of_ours_are_errors() {
+    for (name, value) in [
+        ("V2V_output", "qemu"),
+        ("V2V_livePort", "70000"),
+        ("V2V_logFormat", "xml"),
+        ("V2V_preflight", "no"),
+    ] {
+        let mut env = VSPHERE.to_vec();
+        env.push((name, value));
+        assert!(
+            matches!(parse(&env), Err(ConfigError::BadValue { variable, .. }) if variable == name)
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_environment_parses_or_errs(pairs in prop::collection::vec((prop::sample::select(
+        super::super::settings::SETTINGS.iter().map(|s| s.env).filter(|e| !e.is_empty()).collect::<Vec<_>>()
+    ), "\\PC{0,20}"), 0..8)) {
+        let env: BTreeMap<String, String> = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let _ = PodConfig::parse(&Values::new(&[], env).unwrap());
+    }
+}

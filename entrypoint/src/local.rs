@@ -1,0 +1,451 @@
+//! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
+
+use crate::bus::Bus;
+use crate::cli::{ConvertArgs, InputKind, OutputKind};
+use crate::disks::{DiskMap, Pv};
+use crate::event::{Event, Phase};
+use crate::failure::{Class, Failure};
+use crate::guest::vm_yaml::rfc1123;
+use crate::links;
+use crate::preflight::{self, Need, Report};
+use crate::rundir::RunDir;
+use crate::sources;
+use crate::supervise::stop::Stop;
+use crate::tool_run::{Runner, Tool};
+use crate::toolbox::{Accelerator, Toolbox};
+use crate::vm_result;
+use crate::volumes::{self, Volumes};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use v2v_args::{
+    Common, Convert, Features, Input, Inspect, Keys, LibvirtInput, Output, OutputMode,
+    disk_link_name,
+};
+
+/// What a run left for the user.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Where each disk is.
+    pub disks: Vec<PathBuf>,
+    /// The metadata files.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where the disks go.
+enum Targets {
+    /// `FOLDER/NAME-sdX` for as many disks as the source has.
+    Folder(PathBuf),
+    /// One for each disk.
+    Each(Vec<Pv>),
+}
+
+struct Local<'a> {
+    args: &'a ConvertArgs,
+    name: String,
+    out: PathBuf,
+    runner: Runner,
+    volumes: Volumes,
+    virt_v2v: Tool,
+    inspector: Tool,
+    input: Input,
+    run_dir: &'a Path,
+}
+
+/// Runs a local conversion. Nothing is written before all checks passed.
+pub async fn run(
+    args: &ConvertArgs,
+    env: &BTreeMap<String, String>,
+    bus: &Bus,
+    stop: &Stop,
+) -> Result<Outcome, Failure> {
+    bus.emit(&Event::PhaseEntered(Phase::Preflight));
+    let base = crate::pod::temp_base(env);
+    let run_dir = RunDir::create(&base).map_err(|e| {
+        Failure::new(Class::Config, format!("no temporary folder in {}: {e}", base.display()))
+    })?;
+    let mut toolbox = Toolbox::new(env, &run_dir, &base);
+    let mut stopping = stop.clone();
+    let local = tokio::select! {
+        local = check(args, &mut toolbox, &base, run_dir.path(), bus, stop) => local?,
+        cause = stopping.next() => return Err(cause.failure()),
+    };
+    local.convert().await
+}
+
+/// The checks of this machine alone, for `v2v-pod preflight` outside a pod.
+pub async fn preflight(env: &BTreeMap<String, String>) -> Result<Report, Failure> {
+    let base = crate::pod::temp_base(env);
+    let run_dir = RunDir::create(&base).map_err(|e| {
+        Failure::new(Class::Config, format!("no temporary folder in {}: {e}", base.display()))
+    })?;
+    let mut toolbox = Toolbox::new(env, &run_dir, &base);
+    let mut report = Report::default();
+    preflight::check_temp(&mut report, &base);
+    let accelerator = preflight::check_kvm(&mut report, &toolbox, run_dir.path()).await;
+    toolbox.use_accelerator(accelerator);
+    let needs =
+        ["virt-v2v", "virt-v2v-in-place", "virt-v2v-inspector", "nbdkit", "nbdcopy", "qemu-img"];
+    preflight::check_tools(&mut report, &toolbox, &needs.map(|tool| Need { tool, fact: None }))
+        .await;
+    preflight::check_appliance(&mut report, &toolbox, true).await;
+    Ok(report)
+}
+
+async fn check<'a>(
+    args: &'a ConvertArgs,
+    toolbox: &mut Toolbox,
+    base: &Path,
+    run_dir: &'a Path,
+    bus: &Bus,
+    stop: &Stop,
+) -> Result<Local<'a>, Failure> {
+    let mut report = Report::default();
+    preflight::check_temp(&mut report, base);
+    let accelerator = preflight::check_kvm(&mut report, toolbox, run_dir).await;
+    toolbox.use_accelerator(accelerator);
+    bus.emit(&Event::Accelerator(if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" }));
+    let fact = if args.output == OutputKind::Local { "output:local" } else { "output:kubevirt" };
+    let needs = [
+        Need { tool: "virt-v2v", fact: Some(fact) },
+        Need { tool: "virt-v2v-inspector", fact: None },
+    ];
+    let features = preflight::check_tools(&mut report, toolbox, &needs).await;
+    let prepared = prepare_source(args, toolbox, &mut report).await;
+    let start = report.failure().is_some();
+    preflight::check_appliance(&mut report, toolbox, start).await;
+    report.log();
+    if let Some(failure) = report.failure() {
+        return Err(failure);
+    }
+    let (input, volumes) = prepared.ok_or_else(|| {
+        Failure::new(Class::Internal, "preflight found no problem but no volumes either")
+    })?;
+    let name = guest_name(args);
+    bus.emit(&described(args, &name, &volumes));
+    let answered = |i: usize| features.get(i).is_some_and(Features::answered);
+    let out = out_folder(args)?;
+    Ok(Local {
+        args,
+        runner: Runner {
+            bus: bus.clone(),
+            stop: stop.clone(),
+            toolbox: toolbox.clone(),
+            tmp: run_dir.join("tmp"),
+            grace: Duration::from_secs(args.grace.into()),
+            transcript: Some(out.join(format!("{name}.log"))),
+        },
+        name,
+        out,
+        volumes,
+        virt_v2v: Tool { name: "virt-v2v", messages: answered(0), class: Class::Conversion },
+        inspector: Tool {
+            name: "virt-v2v-inspector",
+            messages: answered(1),
+            class: Class::Inspection,
+        },
+        input,
+        run_dir,
+    })
+}
+
+/// Source and volumes, checked against each other; problems go into the report.
+async fn prepare_source(
+    args: &ConvertArgs,
+    toolbox: &Toolbox,
+    report: &mut Report,
+) -> Option<(Input, Volumes)> {
+    let mut fail = |failure: Failure| {
+        report.problem("source", failure);
+        None
+    };
+    let (input, sizes) = match read_source(args, toolbox).await {
+        Ok(source) => source,
+        Err(failure) => return fail(failure),
+    };
+    let map = match targets(args) {
+        Ok(Targets::Each(volumes)) => DiskMap::new(volumes),
+        Ok(Targets::Folder(dir)) => {
+            let Some(count) = sizes.as_ref().map(Vec::len).or_else(|| domain_disks(&input)) else {
+                return fail(
+                    Failure::new(
+                        Class::Config,
+                        "the number of the source's disks is not known before it is opened",
+                    )
+                    .advise("give one --to for each disk of the guest"),
+                );
+            };
+            let name = guest_name(args);
+            DiskMap::new((0..count).map(|i| Pv::File(dir.join(disk_link_name(&name, i)))).collect())
+        }
+        Err(failure) => return fail(failure),
+    };
+    let count = sizes.as_ref().map_or(map.len(), Vec::len);
+    if count != map.len() {
+        return fail(Failure::new(Class::Volume, map.count_error(count).to_string()));
+    }
+    let opened = match Volumes::open(map).await {
+        Ok(opened) => opened,
+        Err(problems) => return fail(volumes::failure(&problems)),
+    };
+    let problems = sizes.map(|s| opened.check_sizes(&s)).unwrap_or_default();
+    if !problems.is_empty() {
+        return fail(volumes::failure(&problems));
+    }
+    report.ok("volumes", opened.names().join(" "));
+    Some((input, opened))
+}
+
+/// The source for virt-v2v, and the sizes of its disks where they can be had now.
+async fn read_source(
+    args: &ConvertArgs,
+    toolbox: &Toolbox,
+) -> Result<(Input, Option<Vec<u64>>), Failure> {
+    match args.input {
+        InputKind::Disk => {
+            let paths = args
+                .sources
+                .iter()
+                .map(|s| absolute(Path::new(s)))
+                .collect::<Result<Vec<_>, _>>()?;
+            let (format, sizes) =
+                sources::measure_all(toolbox, &paths, args.format, args.allow_backing).await?;
+            Ok((Input::Disks { format: Some(format.as_str().to_owned()), paths }, Some(sizes)))
+        }
+        InputKind::Ova => {
+            let path = absolute(Path::new(single(args)?))?;
+            let disks = sources::ova_disk_count(&path)?;
+            // The sizes are checked when virt-v2v has the disks open; the number is needed now.
+            Ok((Input::Ova(path), disks.map(|n| vec![0; n])))
+        }
+        InputKind::Libvirtxml => Ok((Input::LibvirtXml(absolute(Path::new(single(args)?))?), None)),
+        InputKind::Libvirt => {
+            let url = args.libvirt_url.clone().ok_or_else(|| {
+                Failure::new(Class::Config, "-i libvirt needs the URL of the source")
+                    .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1")
+            })?;
+            let source = LibvirtInput {
+                url,
+                password_file: args.password_file.clone(),
+                vm: single(args)?.to_owned(),
+                hostname: None,
+                vddk: None,
+            };
+            Ok((Input::Libvirt(source), None))
+        }
+    }
+}
+
+fn single(args: &ConvertArgs) -> Result<&str, Failure> {
+    match args.sources.as_slice() {
+        [one] => Ok(one),
+        more => Err(Failure::new(
+            Class::Config,
+            format!("exactly one source is expected here, not {}: {}", more.len(), more.join(" ")),
+        )),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::new(Class::NotFound, sources::not_found(path))
+            .advise("check the path of the source"),
+        _ => Failure::new(Class::Io, format!("{} cannot be read: {e}", path.display())),
+    })
+}
+
+/// Number of disks of a domain file; `None` when that is not known yet.
+fn domain_disks(input: &Input) -> Option<usize> {
+    let Input::LibvirtXml(path) = input else { return None };
+    let xml = fs::read_to_string(path).ok()?;
+    crate::guest::domain_xml::disk_files(&xml).ok().map(|files| files.len())
+}
+
+fn targets(args: &ConvertArgs) -> Result<Targets, Failure> {
+    if let [only] = args.to.as_slice()
+        && only.is_dir()
+    {
+        return Ok(Targets::Folder(absolute(only)?));
+    }
+    args.to.iter().map(|path| target(path)).collect::<Result<Vec<_>, _>>().map(Targets::Each)
+}
+
+fn target(path: &Path) -> Result<Pv, Failure> {
+    let problem = |text: &str| {
+        Failure::new(Class::Volume, format!("target {} {text}", path.display())).advise(
+            "name an existing folder or block device, or an image file in an existing folder",
+        )
+    };
+    match fs::metadata(path) {
+        Ok(meta) if meta.file_type().is_block_device() => Ok(Pv::Block(absolute(path)?)),
+        Ok(meta) if meta.is_dir() => Ok(Pv::File(absolute(path)?.join("disk.img"))),
+        Ok(meta) if meta.is_file() => Ok(Pv::File(absolute(path)?)),
+        Ok(_) => Err(problem("is neither a folder, a block device nor a file")),
+        Err(_) => {
+            let parent =
+                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let file = path.file_name().ok_or_else(|| problem("is no file name"))?;
+            match fs::canonicalize(parent) {
+                Ok(dir) => Ok(Pv::File(dir.join(file))),
+                Err(_) => Err(problem("does not exist, nor does its folder")),
+            }
+        }
+    }
+}
+
+/// `--name`, else the source's own name made fit for Kubernetes.
+fn guest_name(args: &ConvertArgs) -> String {
+    let from_source = || {
+        let source = args.sources.first().map_or("guest", String::as_str);
+        let stem = match args.input {
+            InputKind::Libvirt => source.to_owned(),
+            _ => Path::new(source)
+                .file_stem()
+                .map_or_else(|| "guest".to_owned(), |s| s.to_string_lossy().into_owned()),
+        };
+        rfc1123(&stem).unwrap_or_else(|| "guest".to_owned())
+    };
+    args.name.clone().unwrap_or_else(from_source)
+}
+
+fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
+    let first_folder = args.to.iter().find(|p| p.is_dir());
+    let dir = args.out.as_ref().or(first_folder).cloned().unwrap_or_else(|| PathBuf::from("."));
+    fs::create_dir_all(&dir).map_err(|e| {
+        Failure::new(Class::Config, format!("cannot make the folder {}: {e}", dir.display()))
+    })?;
+    absolute(&dir)
+}
+
+fn described(args: &ConvertArgs, name: &str, volumes: &Volumes) -> Event {
+    let (source, transport) = match args.input {
+        InputKind::Disk => ("disk", "file"),
+        InputKind::Ova => ("ova", "file"),
+        InputKind::Libvirtxml => ("libvirtxml", "file"),
+        InputKind::Libvirt => {
+            ("libvirt", if args.transport.as_deref() == Some("vddk") { "vddk" } else { "https" })
+        }
+    };
+    Event::Described { vm: name.to_owned(), source, transport, targets: volumes.names() }
+}
+
+impl Local<'_> {
+    async fn convert(self) -> Result<Outcome, Failure> {
+        let bus = &self.runner.bus;
+        bus.emit(&Event::PhaseEntered(Phase::Prepare));
+        let work = self.run_dir.join("out");
+        fs::create_dir(&work).map_err(|e| {
+            Failure::new(Class::NoSpace, format!("cannot make {}: {e}", work.display()))
+        })?;
+        let links = links::make(&work, &self.name, &self.volumes.map)
+            .map_err(|e| Failure::new(Class::Config, e.to_string()))?;
+        bus.emit(&Event::PhaseEntered(Phase::Convert));
+        let mut request = self.request(&work);
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.virt_v2v, Some(&self.volumes), argv).await?;
+        self.volumes.seal(&links)?;
+        if self.args.inspect {
+            bus.emit(&Event::PhaseEntered(Phase::Inspect));
+            self.inspect(&work, links).await?;
+        }
+        self.keep_results(&work)
+    }
+
+    fn common(&self) -> Common {
+        Common {
+            root: self.args.root.clone(),
+            macs: self.args.mac.clone(),
+            keys: if self.args.key_files.is_empty() {
+                Keys::None
+            } else {
+                Keys::Files(self.args.key_files.clone())
+            },
+            ..Common::default()
+        }
+    }
+
+    fn request(&self, work: &Path) -> Convert {
+        let mut extra = self.args.extra.clone();
+        for (option, values) in
+            [("-it", self.args.transport.as_slice()), ("-io", &self.args.transport_options)]
+        {
+            extra.extend(values.iter().flat_map(|v| [option.to_owned(), v.clone()]));
+        }
+        let mode = match self.args.output {
+            OutputKind::Local => OutputMode::Local,
+            OutputKind::Kubevirt => OutputMode::Kubevirt,
+        };
+        Convert {
+            input: self.input.clone(),
+            output: Output { mode, dir: work.to_owned(), name: Some(self.name.clone()) },
+            common: Some(self.common()),
+            extra,
+            machine_readable_fd: None,
+        }
+    }
+
+    async fn inspect(&self, work: &Path, links: Vec<PathBuf>) -> Result<(), Failure> {
+        let mut request = Inspect {
+            output: work.join("inspection.xml"),
+            links,
+            common: self.common(),
+            no_fstrim: false,
+            extra: Vec::new(),
+            machine_readable_fd: None,
+        };
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.inspector, None, argv).await
+    }
+
+    /// Brings the metadata out of the temporary folder.
+    fn keep_results(&self, work: &Path) -> Result<Outcome, Failure> {
+        let mut files = Vec::new();
+        let inspection = self.args.inspect.then(|| work.join("inspection.xml"));
+        let link_name = v2v_args::sanitize_slash(&self.name);
+        let domain = work.join(format!("{link_name}.xml"));
+        let yaml_name = format!("{link_name}.yaml");
+        if self.args.output == OutputKind::Local {
+            let yaml = vm_result::make_yaml(
+                &domain,
+                inspection.as_deref(),
+                &self.name,
+                &self.args.claims,
+                self.volumes.map.len(),
+            )?;
+            self.keep(yaml.as_bytes(), &yaml_name, &mut files)?;
+            self.keep_file(&domain, &format!("{link_name}.xml"), &mut files)?;
+        } else {
+            self.keep_file(&work.join(&yaml_name), &yaml_name, &mut files)?;
+        }
+        if let Some(inspection) = &inspection {
+            self.keep_file(inspection, "inspection.xml", &mut files)?;
+        }
+        let disks = self.volumes.map.volumes().iter().map(|v| v.path().to_owned()).collect();
+        Ok(Outcome { disks, files })
+    }
+
+    fn keep_file(&self, from: &Path, name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+        let bytes = fs::read(from).map_err(|e| {
+            Failure::new(
+                Class::Inspection,
+                format!("the disks are converted, but {} cannot be read: {e}", from.display()),
+            )
+        })?;
+        self.keep(&bytes, name, files)
+    }
+
+    fn keep(&self, bytes: &[u8], name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+        let path = self.out.join(name);
+        vm_result::write_durably(&path, bytes)?;
+        files.push(path);
+        Ok(())
+    }
+}

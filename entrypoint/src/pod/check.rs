@@ -1,0 +1,259 @@
+//! The preflight of pod mode.
+
+use super::Ready;
+use crate::bus::Bus;
+use crate::config::pod::{Job, PodConfig, PreflightDepth, Source};
+use crate::disks::DiskMap;
+use crate::event::Event;
+use crate::failure::{Class, Failure};
+use crate::preflight::{self, Need, Report};
+use crate::sources;
+use crate::tool_run::Tool;
+use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
+use crate::volumes::Volumes;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use tokio::net::TcpSocket;
+use v2v_args::OutputMode;
+
+const DEV: &str = "/dev";
+const MOUNTS: &str = "/mnt/disks";
+
+/// Folders for temporary files.
+pub struct Dirs<'a> {
+    /// Where all runs have theirs.
+    pub base: &'a Path,
+    /// This run's own.
+    pub run: &'a Path,
+}
+
+/// Checks everything and opens the volumes; a failure names all problems.
+pub async fn all(
+    config: &PodConfig,
+    toolbox: &mut Toolbox,
+    dirs: &Dirs<'_>,
+    bus: &Bus,
+) -> Result<Ready, Failure> {
+    let mut report = Report::default();
+    let ready = look(config, toolbox, dirs, bus, &mut report).await;
+    let start = config.runtime.preflight == PreflightDepth::Full || report.failure().is_some();
+    preflight::check_appliance(&mut report, toolbox, start).await;
+    report.log();
+    match report.failure() {
+        Some(failure) => Err(failure),
+        None => ready.ok_or_else(|| {
+            Failure::new(Class::Internal, "preflight found no problem but no volumes either")
+        }),
+    }
+}
+
+/// The report alone, for `v2v-pod preflight`.
+pub async fn report(
+    config: &PodConfig,
+    toolbox: &mut Toolbox,
+    dirs: &Dirs<'_>,
+    bus: &Bus,
+) -> Report {
+    let mut report = Report::default();
+    look(config, toolbox, dirs, bus, &mut report).await;
+    preflight::check_appliance(&mut report, toolbox, true).await;
+    report
+}
+
+async fn look(
+    config: &PodConfig,
+    toolbox: &mut Toolbox,
+    dirs: &Dirs<'_>,
+    bus: &Bus,
+    report: &mut Report,
+) -> Option<Ready> {
+    let volumes = check_volumes(config, report).await;
+    preflight::check_temp(report, dirs.base);
+    check_secrets(config, report);
+    check_source(config, toolbox, volumes.as_ref(), report).await;
+    let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
+    toolbox.use_accelerator(accelerator);
+    bus.emit(&Event::Accelerator(if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" }));
+    let (main_need, inspector_need) = needs(config);
+    let mut all_needs = vec![main_need, inspector_need];
+    all_needs.extend(helper_needs(config));
+    let features = preflight::check_tools(report, toolbox, &all_needs).await;
+    let result_port = check_result_port(config, report);
+    let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let no_fstrim = |i: usize| {
+        !config.guest.xfs_compatibility
+            && features.get(i).is_some_and(|f| wants_no_fstrim(f, &os_release))
+    };
+    let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
+    let volumes = volumes?;
+    bus.emit(&described(config, &volumes));
+    Some(Ready {
+        main: Tool { name: main_need.tool, messages: answered(0), class: Class::Conversion },
+        inspector: Tool {
+            name: inspector_need.tool,
+            messages: answered(1),
+            class: Class::Inspection,
+        },
+        main_no_fstrim: no_fstrim(0),
+        inspector_no_fstrim: no_fstrim(1),
+        volumes,
+        result_port,
+    })
+}
+
+fn needs(config: &PodConfig) -> (Need, Need) {
+    let output = match config.output {
+        OutputMode::Kubevirt => "output:kubevirt",
+        OutputMode::Local => "output:local",
+    };
+    let main = match &config.job {
+        Job::Convert(_) => Need { tool: "virt-v2v", fact: Some(output) },
+        Job::InPlace { .. } => Need { tool: "virt-v2v-in-place", fact: None },
+        Job::RemoteInspect { .. } => Need { tool: "virt-v2v-inspector", fact: None },
+    };
+    (main, Need { tool: "virt-v2v-inspector", fact: None })
+}
+
+fn helper_needs(config: &PodConfig) -> Vec<Need> {
+    let need = |tool| Need { tool, fact: None };
+    match &config.job {
+        Job::InPlace { vsphere, overlay } => {
+            let virsh = vsphere.is_some().then(|| need("virsh"));
+            virsh.into_iter().chain(overlay.then(|| need("qemu-img"))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn check_volumes(config: &PodConfig, report: &mut Report) -> Option<Volumes> {
+    let map = match DiskMap::discover(Path::new(DEV), Path::new(MOUNTS)) {
+        Ok(map) => map,
+        Err(e) => {
+            report.problem("volumes", Failure::new(Class::Volume, e.to_string()));
+            return None;
+        }
+    };
+    let needed = !matches!(config.job, Job::RemoteInspect { .. });
+    if needed && map.is_empty() {
+        let none = crate::disks::DiskError::None {
+            block_pattern: format!("{DEV}/block0"),
+            file_pattern: format!("{MOUNTS}/disk0"),
+        };
+        report.problem("volumes", Failure::new(Class::Volume, none.to_string()));
+        return None;
+    }
+    let map = if needed { map } else { DiskMap::new(Vec::new()) };
+    match Volumes::open(map).await {
+        Ok(volumes) => {
+            report.ok(
+                "volumes",
+                format!("{} volume(s): {}", volumes.map.len(), volumes.names().join(" ")),
+            );
+            Some(volumes)
+        }
+        Err(problems) => {
+            report.problem("volumes", crate::volumes::failure(&problems));
+            None
+        }
+    }
+}
+
+fn check_secrets(config: &PodConfig, report: &mut Report) {
+    let paths = &config.paths;
+    match &config.job {
+        Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
+            preflight::check_secret(report, &paths.secret_key, "password");
+        }
+        Job::InPlace { vsphere: Some(_), .. } => {
+            preflight::check_secret(report, &paths.secret_key, "password");
+            preflight::check_secret(report, &paths.access_key, "user name");
+        }
+        _ => {}
+    }
+}
+
+/// Local sources can be measured now. One that cannot be read is only noted: virt-v2v opens the
+/// source first of all and then says precisely what is wrong.
+async fn check_source(
+    config: &PodConfig,
+    toolbox: &Toolbox,
+    volumes: Option<&Volumes>,
+    report: &mut Report,
+) {
+    match &config.job {
+        Job::Convert(Source::HyperV(paths)) => {
+            if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
+                let problem = volumes.map.count_error(paths.len());
+                report.problem("source", Failure::new(Class::Volume, problem.to_string()));
+                return;
+            }
+            let measured = sources::measure_all(toolbox, paths, None, false).await;
+            match measured {
+                Ok((_, sizes)) => {
+                    let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
+                    if problems.is_empty() {
+                        report.ok("source", format!("{} disk(s)", sizes.len()));
+                    } else {
+                        report.problem("source", crate::volumes::failure(&problems));
+                    }
+                }
+                Err(failure) if failure.class == Class::Config => report.problem("source", failure),
+                Err(failure) => report.note("source", failure.message, failure.advice),
+            }
+        }
+        Job::Convert(Source::Ova(path)) if !path.exists() => {
+            report.note(
+                "source",
+                sources::not_found(path),
+                "check V2V_diskPath and the mount of the OVA volume",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn check_result_port(config: &PodConfig, report: &mut Report) -> Option<TcpSocket> {
+    if !config.local_migration || matches!(config.job, Job::RemoteInspect { .. }) {
+        return None;
+    }
+    let port = config.runtime.ports.result;
+    bind(port)
+        .inspect_err(|e| {
+            let message = format!("port {port} for the result is not free: {e}");
+            report.problem(
+                "ports",
+                Failure::new(Class::Config, message)
+                    .advise("set V2V_resultPort, or end what uses the port"),
+            );
+        })
+        .ok()
+}
+
+/// Both protocols where the node has IPv6, as Forklift's pod listens.
+fn bind(port: u16) -> std::io::Result<TcpSocket> {
+    let v6 = || {
+        let socket = TcpSocket::new_v6()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+        Ok(socket)
+    };
+    v6().or_else(|_: std::io::Error| {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+        Ok(socket)
+    })
+}
+
+fn described(config: &PodConfig, volumes: &Volumes) -> Event {
+    let vddk = config.paths.vddk_libdir.is_dir();
+    let (source, transport) = match &config.job {
+        Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
+            ("vsphere", if vddk { "vddk" } else { "https" })
+        }
+        Job::Convert(Source::Ova(_)) => ("ova", "file"),
+        Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
+        Job::InPlace { .. } => ("in-place", "none"),
+    };
+    Event::Described { vm: config.vm_name.clone(), source, transport, targets: volumes.names() }
+}

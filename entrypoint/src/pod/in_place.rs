@@ -1,0 +1,154 @@
+//! Converting disks that are already on the volumes.
+//!
+//! virt-v2v-in-place has no overlay of its own: a failure would leave a disk that neither boots nor
+//! can be converted again. So it works on a qcow2 overlay over each volume, which is committed when
+//! all went well and thrown away otherwise.
+
+use super::Pod;
+use crate::config::pod::VSphere;
+use crate::failure::{Class, Failure};
+use crate::guest::domain_xml::{DiskLink, LinkFormat, rewrite_domain};
+use crate::links;
+use crate::tool_run::Tool;
+use crate::volumes::Volumes;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use v2v_args::{InPlace, InPlaceInput};
+
+const QEMU_IMG: Tool = Tool { name: "qemu-img", messages: false, class: Class::Io };
+
+impl Pod<'_> {
+    /// The Convert phase of an in-place job.
+    pub(super) async fn convert_in_place(
+        &self,
+        vsphere: Option<&VSphere>,
+        overlay: bool,
+    ) -> Result<(), Failure> {
+        let domain = match vsphere {
+            Some(vsphere) => Some(self.fetch_domain(vsphere).await?),
+            None => None,
+        };
+        if !overlay {
+            return self.run_in_place(domain.as_deref(), LinkFormat::Raw).await;
+        }
+        let overlays: Vec<PathBuf> = self.links.iter().map(|l| with_suffix(l, ".qcow2")).collect();
+        if let Err(failure) = self.convert_on_overlays(&overlays, domain.as_deref()).await {
+            self.discard(&overlays);
+            return Err(failure);
+        }
+        self.commit(&overlays).await
+    }
+
+    async fn convert_on_overlays(
+        &self,
+        overlays: &[PathBuf],
+        domain: Option<&str>,
+    ) -> Result<(), Failure> {
+        for (overlay, volume) in overlays.iter().zip(self.ready.volumes.map.volumes()) {
+            let args: [&Path; 8] = [
+                "create".as_ref(),
+                "-f".as_ref(),
+                "qcow2".as_ref(),
+                "-b".as_ref(),
+                volume.path(),
+                "-F".as_ref(),
+                "raw".as_ref(),
+                overlay,
+            ];
+            self.qemu_img(&args).await?;
+        }
+        for (link, overlay) in self.links.iter().zip(overlays) {
+            links::point(link, overlay).map_err(|e| Failure::new(Class::Config, e.to_string()))?;
+        }
+        self.run_in_place(domain, LinkFormat::Qcow2).await
+    }
+
+    /// Writes the changes into the volumes. Not atomic over several disks; an overlay that could
+    /// not be committed is kept, so that nothing of the conversion is lost.
+    async fn commit(&self, overlays: &[PathBuf]) -> Result<(), Failure> {
+        for overlay in overlays {
+            self.qemu_img(&["commit".as_ref(), overlay]).await.map_err(|f| {
+                let message = format!(
+                    "the conversion succeeded, but {} could not be committed: {f}",
+                    overlay.display()
+                );
+                let advice = format!(
+                    "{}; the overlays are kept: commit them with `qemu-img commit`",
+                    f.advice
+                );
+                f.advise(advice).with_message(message)
+            })?;
+        }
+        self.discard(overlays);
+        Ok(())
+    }
+
+    /// Removes the overlays and points the links at the volumes again.
+    fn discard(&self, overlays: &[PathBuf]) {
+        for ((link, overlay), volume) in
+            self.links.iter().zip(overlays).zip(self.ready.volumes.map.volumes())
+        {
+            if let Err(e) = links::point(link, volume.path()) {
+                tracing::warn!(error = %e, "link not restored");
+            }
+            if let Err(e) = fs::remove_file(overlay)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(overlay = %overlay.display(), error = %e, "overlay not removed");
+            }
+        }
+    }
+
+    async fn run_in_place(&self, domain: Option<&str>, format: LinkFormat) -> Result<(), Failure> {
+        let input = match domain {
+            Some(xml) => InPlaceInput::LibvirtXml(self.write_domain(xml, format)?),
+            None => {
+                InPlaceInput::Disks { links: self.links.clone(), raw: format == LinkFormat::Raw }
+            }
+        };
+        let mut request = InPlace {
+            input,
+            common: self.common.clone(),
+            no_fstrim: self.ready.main_no_fstrim,
+            extra: self.config.guest.extra.clone(),
+            machine_readable_fd: None,
+        };
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.ready.main, None::<&Volumes>, argv).await
+    }
+
+    fn write_domain(&self, xml: &str, format: LinkFormat) -> Result<PathBuf, Failure> {
+        let links: Vec<DiskLink> =
+            self.links.iter().map(|path| DiskLink { path: path.clone(), format }).collect();
+        let domain = rewrite_domain(xml, &links).map_err(|e| {
+            Failure::new(Class::Config, format!("the domain of {}: {e}", self.config.vm_name))
+        })?;
+        if domain.disks_in_source != self.links.len() {
+            tracing::warn!(
+                source_disks = domain.disks_in_source,
+                volumes = self.links.len(),
+                "the source has another number of disks than there are volumes; only those with a volume are converted"
+            );
+        }
+        let path = self.config.paths.domain_xml.clone();
+        fs::write(&path, domain.xml).map_err(|e| {
+            Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
+        })?;
+        Ok(path)
+    }
+
+    async fn qemu_img(&self, args: &[&Path]) -> Result<(), Failure> {
+        let argv: Vec<OsString> = args.iter().map(|a| a.as_os_str().to_owned()).collect();
+        self.runner.run(QEMU_IMG, None, |_| argv).await
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,263 @@
+//! Pod mode: Forklift's contract from preflight to `/shutdown`.
+//!
+//! [`run`] is the only place that orders the phases; each phase is a method in its own module.
+
+mod check;
+mod domain;
+mod in_place;
+mod prepare;
+mod serve;
+
+use crate::bus::Bus;
+use crate::config::pod::{Job, PodConfig, Source, VSphere};
+use crate::event::{Event, Phase};
+use crate::failure::{Class, Failure};
+use crate::preflight::Report;
+use crate::rundir::RunDir;
+use crate::supervise::stop::Stop;
+use crate::tool_run::{Runner, Tool};
+use crate::toolbox::Toolbox;
+use crate::vm_result;
+use crate::volumes::Volumes;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokio::net::TcpSocket;
+use v2v_args::{
+    Common, Convert, Input, Inspect, LibvirtInput, Output, OutputMode, RemoteInspect, Vddk,
+};
+
+/// What the checks found and opened.
+struct Ready {
+    volumes: Volumes,
+    /// The tool that converts or inspects first, then the inspector.
+    main: Tool,
+    inspector: Tool,
+    main_no_fstrim: bool,
+    inspector_no_fstrim: bool,
+    /// Bound but not listening, so that the port is ours and still refuses connections.
+    result_port: Option<TcpSocket>,
+}
+
+/// A run of the pod.
+struct Pod<'a> {
+    config: &'a PodConfig,
+    runner: Runner,
+    ready: Ready,
+    common: Common,
+    links: Vec<PathBuf>,
+    run_dir: &'a Path,
+}
+
+/// The checks alone, for `v2v-pod preflight`; starts the appliance as well.
+pub async fn preflight(
+    config: &PodConfig,
+    env: &BTreeMap<String, String>,
+) -> Result<Report, Failure> {
+    let base = temp_base(env);
+    let run_dir = make_run_dir(&base)?;
+    let mut toolbox = Toolbox::new(env, &run_dir, &base);
+    prepare::set_tool_variables(config, &mut toolbox);
+    let dirs = check::Dirs { base: &base, run: run_dir.path() };
+    Ok(check::report(config, &mut toolbox, &dirs, &Bus::default()).await)
+}
+
+fn make_run_dir(base: &Path) -> Result<RunDir, Failure> {
+    RunDir::create(base).map_err(|e| {
+        Failure::new(Class::Config, format!("no temporary folder in {}: {e}", base.display()))
+    })
+}
+
+/// Where temporary files go: `TMPDIR`, else the folder that the image keeps for them.
+pub fn temp_base(env: &BTreeMap<String, String>) -> PathBuf {
+    PathBuf::from(env.get("TMPDIR").map_or("/var/tmp", String::as_str))
+}
+
+/// Runs the whole contract. Every failure comes back; nothing is written before all checks passed.
+pub async fn run(
+    config: &PodConfig,
+    env: &BTreeMap<String, String>,
+    bus: &Bus,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    bus.emit(&Event::PhaseEntered(Phase::Preflight));
+    let base = temp_base(env);
+    let run_dir = make_run_dir(&base)?;
+    let mut toolbox = Toolbox::new(env, &run_dir, &base);
+    prepare::set_tool_variables(config, &mut toolbox);
+    let mut stopping = stop.clone();
+    let dirs = check::Dirs { base: &base, run: run_dir.path() };
+    let ready = tokio::select! {
+        ready = check::all(config, &mut toolbox, &dirs, bus) => ready?,
+        cause = stopping.next() => return Err(cause.failure()),
+    };
+    let mut pod = Pod {
+        config,
+        runner: Runner {
+            bus: bus.clone(),
+            stop: stop.clone(),
+            toolbox,
+            tmp: run_dir.tmp(),
+            grace: config.runtime.grace,
+            transcript: None,
+        },
+        ready,
+        common: Common::default(),
+        links: Vec::new(),
+        run_dir: run_dir.path(),
+    };
+    pod.all_phases().await
+}
+
+impl Pod<'_> {
+    async fn all_phases(&mut self) -> Result<(), Failure> {
+        self.enter(Phase::Prepare)?;
+        self.prepare()?;
+        self.enter(Phase::Convert)?;
+        match &self.config.job {
+            Job::Convert(source) => self.convert(source).await?,
+            Job::InPlace { vsphere, overlay } => {
+                self.convert_in_place(vsphere.as_ref(), *overlay).await?
+            }
+            Job::RemoteInspect { vsphere, disks } => {
+                return self.inspect_remote(vsphere, disks).await;
+            }
+        }
+        self.ready.volumes.seal(&self.links)?;
+        self.enter(Phase::Inspect)?;
+        self.inspect().await?;
+        let yaml = self.vm_yaml()?;
+        if !self.config.local_migration {
+            return Ok(());
+        }
+        self.enter(Phase::Serve)?;
+        self.serve(yaml).await
+    }
+
+    /// Begins a phase, unless it is time to stop.
+    fn enter(&self, phase: Phase) -> Result<(), Failure> {
+        if let Some(cause) = self.runner.stop.cause() {
+            return Err(cause.failure());
+        }
+        self.runner.bus.emit(&Event::PhaseEntered(phase));
+        Ok(())
+    }
+
+    async fn convert(&self, source: &Source) -> Result<(), Failure> {
+        let config = self.config;
+        let (input, common, extra) = match source {
+            Source::VSphere(vsphere) => (
+                Input::Libvirt(self.libvirt(vsphere, config.guest.extra.is_empty())),
+                true,
+                config.guest.extra.clone(),
+            ),
+            // Forklift gives OVA sources none of the shared options, and Hyper-V no further ones.
+            Source::Ova(path) => (Input::Ova(path.clone()), false, Vec::new()),
+            Source::HyperV(paths) => {
+                (Input::Disks { format: None, paths: paths.clone() }, true, Vec::new())
+            }
+        };
+        let mut request = Convert {
+            input,
+            output: Output {
+                mode: config.output,
+                dir: config.paths.work_dir.clone(),
+                name: self.output_name(source),
+            },
+            common: common.then(|| self.common.clone()),
+            extra,
+            machine_readable_fd: None,
+        };
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.ready.main, Some(&self.ready.volumes), argv).await
+    }
+
+    /// `-on`. Hyper-V disks have no name of their own. A `/` in the name is replaced here for the
+    /// virt-v2v versions that do not; KubeVirt names cannot have one, so there it is left to
+    /// virt-v2v's own check.
+    fn output_name(&self, source: &Source) -> Option<String> {
+        let slash = self.config.output == OutputMode::Local && self.config.vm_name.contains('/');
+        match source {
+            _ if self.config.new_name.is_some() => self.config.new_name.clone(),
+            Source::HyperV(_) => Some(self.config.vm_name.clone()),
+            _ if slash => Some(v2v_args::sanitize_slash(&self.config.vm_name)),
+            _ => None,
+        }
+    }
+
+    fn libvirt(&self, vsphere: &VSphere, use_vddk_config: bool) -> LibvirtInput {
+        let paths = &self.config.paths;
+        let vddk = paths.vddk_libdir.is_dir().then(|| Vddk {
+            libdir: paths.vddk_libdir.clone(),
+            thumbprint: vsphere.fingerprint.clone(),
+            config: (use_vddk_config && paths.vddk_config.exists())
+                .then(|| paths.vddk_config.clone()),
+        });
+        LibvirtInput {
+            url: vsphere.url.clone(),
+            password_file: Some(paths.secret_key.clone()),
+            vm: self.config.vm_name.clone(),
+            hostname: vsphere.hostname.clone(),
+            vddk,
+        }
+    }
+
+    async fn inspect(&self) -> Result<(), Failure> {
+        let mut request = Inspect {
+            output: self.config.paths.inspection.clone(),
+            links: self.links.clone(),
+            common: self.common.clone(),
+            no_fstrim: self.ready.inspector_no_fstrim,
+            extra: self.config.guest.inspector_extra.clone(),
+            machine_readable_fd: None,
+        };
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.ready.inspector, None, argv).await
+    }
+
+    async fn inspect_remote(&self, vsphere: &VSphere, disks: &[String]) -> Result<(), Failure> {
+        self.enter(Phase::Inspect)?;
+        let mut request = RemoteInspect {
+            source: self.libvirt(vsphere, true),
+            disks: disks.to_vec(),
+            common: self.common.clone(),
+            no_fstrim: self.ready.main_no_fstrim,
+            extra: self.config.guest.inspector_extra.clone(),
+            machine_readable_fd: None,
+        };
+        let argv = |fd| {
+            request.machine_readable_fd = fd;
+            request.argv()
+        };
+        self.runner.run(self.ready.main, None, argv).await
+    }
+
+    /// The file for `/vm`: virt-v2v's own, or the one made from its libvirt XML.
+    fn vm_yaml(&self) -> Result<Option<PathBuf>, Failure> {
+        let work = &self.config.paths.work_dir;
+        let name = self.config.link_name();
+        let in_place = matches!(self.config.job, Job::InPlace { .. });
+        if self.config.output == OutputMode::Local && !in_place {
+            let file = v2v_args::sanitize_slash(name);
+            let made = vm_result::make_yaml(
+                &work.join(format!("{file}.xml")),
+                Some(&self.config.paths.inspection),
+                name,
+                &self.config.claim_names,
+                self.ready.volumes.map.len(),
+            )?;
+            let path = work.join(format!("{file}.yaml"));
+            vm_result::write_durably(&path, made.as_bytes())?;
+            return Ok(Some(path));
+        }
+        Ok(vm_result::find_yaml(work, name))
+    }
+}

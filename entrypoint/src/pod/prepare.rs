@@ -1,0 +1,144 @@
+//! Links and small files that the tools expect. Everything can be made again after a crash.
+
+use super::Pod;
+use crate::config::pod::{Job, PodConfig, Source};
+use crate::event::{Event, Warning};
+use crate::failure::{Class, Failure};
+use crate::links;
+use crate::toolbox::Toolbox;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use v2v_args::{Common, Keys, sanitize_slash};
+
+/// Forklift's URLs name this path as `cacert=`.
+const CA_LINK: &str = "/opt/ca-bundle.crt";
+const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
+
+/// Variables that the configuration adds to the tools' environment.
+pub fn set_tool_variables(config: &PodConfig, toolbox: &mut Toolbox) {
+    if config.guest.xfs_repair_ignore {
+        toolbox.append("LIBGUESTFS_APPEND", " ", "xfs_repair_ignore=1");
+    }
+    if let Some(iso) = &config.guest.virtio_win {
+        let needed =
+            matches!(config.job, Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. })
+                || matches!(&config.job, Job::InPlace { vsphere: Some(_), .. });
+        if needed && !iso.exists() {
+            tracing::warn!(path = %iso.display(), "VIRTIO_WIN does not exist; the tools run without it");
+        } else {
+            toolbox.set("VIRTIO_WIN", iso.as_os_str());
+        }
+    }
+}
+
+impl Pod<'_> {
+    /// The Prepare phase.
+    pub(super) fn prepare(&mut self) -> Result<(), Failure> {
+        let paths = &self.config.paths;
+        fs::create_dir_all(&paths.work_dir).map_err(|e| {
+            Failure::new(
+                Class::Config,
+                format!("cannot make the work folder {}: {e}", paths.work_dir.display()),
+            )
+        })?;
+        self.remove_old_results();
+        self.link_ca();
+        self.links = links::make(&paths.work_dir, self.config.link_name(), &self.ready.volumes.map)
+            .map_err(|e| Failure::new(Class::Config, e.to_string()))?;
+        self.write_static_ips()?;
+        self.warn_of_scripts();
+        self.common = Common {
+            root: self.config.guest.root.clone(),
+            memsize_mb: self.config.guest.memsize_mb,
+            smp: self.config.guest.smp,
+            macs: self.config.guest.static_ips.clone(),
+            keys: if self.config.guest.clevis { Keys::Clevis } else { luks_keys(&paths.luks_dir) },
+        };
+        Ok(())
+    }
+
+    /// A result of an earlier run must not be taken for this one's.
+    fn remove_old_results(&self) {
+        let work = &self.config.paths.work_dir;
+        let name = sanitize_slash(self.config.link_name());
+        let old = [
+            self.config.paths.inspection.clone(),
+            work.join(format!("{name}.yaml")),
+            work.join(format!("{name}.xml")),
+        ];
+        for path in old {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), error = %e, "cannot remove an earlier result");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Only URLs with `cacert=/opt/ca-bundle.crt` need the link, so that `/opt` may be read-only
+    /// is no failure here; libvirt names the path when it matters.
+    fn link_ca(&self) {
+        let vsphere = matches!(
+            &self.config.job,
+            Job::Convert(Source::VSphere(_))
+                | Job::RemoteInspect { .. }
+                | Job::InPlace { vsphere: Some(_), .. }
+        );
+        if !vsphere {
+            return;
+        }
+        let given = self.config.paths.secret_key.with_file_name("cacert");
+        let target = if given.exists() { given } else { PathBuf::from(SYSTEM_CA) };
+        if let Err(e) = links::point(Path::new(CA_LINK), &target) {
+            tracing::warn!(error = %e, "no link to the CA certificates");
+        }
+    }
+
+    fn write_static_ips(&self) -> Result<(), Failure> {
+        if self.config.guest.static_ips.is_empty() {
+            return Ok(());
+        }
+        let path = self.config.paths.work_dir.join("macToIP");
+        let text = self.config.guest.static_ips.join("\n") + "\n";
+        fs::write(&path, text).map_err(|e| {
+            Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
+        })
+    }
+
+    fn warn_of_scripts(&self) {
+        let dir = &self.config.paths.dynamic_scripts;
+        let scripts = fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| {
+            let name = e.file_name();
+            let name = name.to_string_lossy();
+            name.contains("_linux_run")
+                || name.contains("_linux_firstboot")
+                || name.contains("_win_firstboot")
+        });
+        let count = scripts.count();
+        if count > 0 {
+            self.runner.bus.emit(&Event::Warned(Warning {
+                reason: "CustomizationSkipped".to_owned(),
+                message: format!(
+                    "{count} script(s) in {} are not run: v2v-pod does not customise guests yet",
+                    dir.display()
+                ),
+            }));
+        }
+    }
+}
+
+/// The passphrase files, by name; Kubernetes' own `..data` entries are left out.
+fn luks_keys(dir: &Path) -> Keys {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|e| !e.file_name().to_string_lossy().starts_with(".."))
+        .map(|e| e.path())
+        .filter(|p| p.is_file())
+        .collect();
+    files.sort();
+    if files.is_empty() { Keys::None } else { Keys::Files(files) }
+}

@@ -1,0 +1,257 @@
+//! One tool of the virt-v2v family, run to its end: what it says becomes events, log lines and,
+//! if it fails, the reason.
+
+use crate::bus::Bus;
+use crate::classify::Evidence;
+use crate::event::{Event, Severity};
+use crate::failure::{Class, Failure};
+use crate::log;
+use crate::progress::{MachineMessage, Tracker};
+use crate::source_check;
+use crate::supervise::lines::End;
+use crate::supervise::stop::{Stop, StopCause};
+use crate::supervise::{self, Ended, Heard, RunError, Spec};
+use crate::toolbox::Toolbox;
+use crate::volumes::{self, Volumes};
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::future::{Future, pending};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What every run of a tool needs.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// Takes the events.
+    pub bus: Bus,
+    /// Says when to stop.
+    pub stop: Stop,
+    /// Programs and environment.
+    pub toolbox: Toolbox,
+    /// Working folder of the tools; also where their temporary files are.
+    pub tmp: PathBuf,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// A file that takes the complete output, beside the log.
+    pub transcript: Option<PathBuf>,
+}
+
+/// Which tool, and whether it speaks `--machine-readable=fd:N`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tool {
+    /// Name of the program.
+    pub name: &'static str,
+    /// It answered `--machine-readable` with facts.
+    pub messages: bool,
+    /// The class of a failure for which nothing better is known.
+    pub class: Class,
+}
+
+impl Runner {
+    /// Runs the tool. With `volumes`, the source's disks are compared with them while the guest is
+    /// being converted, and the tool is stopped before it writes when they do not fit.
+    pub async fn run(
+        &self,
+        tool: Tool,
+        volumes: Option<&Volumes>,
+        args: impl FnOnce(Option<i32>) -> Vec<OsString>,
+    ) -> Result<(), Failure> {
+        let program = self.toolbox.find(tool.name).ok_or_else(|| missing(tool.name))?;
+        let env = self.toolbox.env();
+        let spec = Spec {
+            program: &program,
+            env: &env,
+            dir: &self.tmp,
+            grace: self.grace,
+            messages: tool.messages,
+        };
+        let (opened, is_open) = oneshot::channel();
+        let mut ear = Ear::new(self, tool.name, volumes, opened);
+        let argv = |fd| {
+            let argv = args(fd);
+            let shown: Vec<_> = argv.iter().map(|a| a.to_string_lossy()).collect();
+            tracing::info!(
+                tool = tool.name,
+                arguments = crate::classify::redact_urls(&shown.join(" ")),
+                "starting"
+            );
+            argv
+        };
+        let ended = {
+            let run = supervise::run(&spec, argv, &self.stop, |heard| ear.hear(&heard));
+            with_side_task(run, self.compare_sizes(volumes, is_open)).await
+        };
+        self.judge(tool, ended.map_err(|e| not_run(&e))?, &ear.evidence)
+    }
+
+    fn judge(&self, tool: Tool, ended: Ended, evidence: &Evidence) -> Result<(), Failure> {
+        if let Some(cause) = ended.stopped {
+            return Err(cause.failure());
+        }
+        if ended.status.success() {
+            return Ok(());
+        }
+        if ended.status.signal() == Some(9) {
+            return Err(Failure::new(
+                Class::Memory,
+                format!("{} was killed; the usual reason is the memory limit", tool.name),
+            ));
+        }
+        let how = ended
+            .status
+            .code()
+            .map_or_else(|| ended.status.to_string(), |c| format!("exit status {c}"));
+        let failure = evidence.failure(tool.name, &how);
+        Err(if failure.class == Class::Conversion {
+            Failure::new(tool.class, failure.message)
+        } else {
+            failure
+        })
+    }
+
+    /// Waits until the source is open, measures it, and asks to stop if it does not fit.
+    async fn compare_sizes(&self, volumes: Option<&Volumes>, is_open: oneshot::Receiver<()>) {
+        let (Some(volumes), Ok(())) = (volumes, is_open.await) else { return };
+        let Some(sizes) = source_check::sizes(&self.toolbox, &self.tmp).await else {
+            tracing::warn!(
+                "the sizes of the source's disks could not be asked for; the copier will check them"
+            );
+            return;
+        };
+        for (disk, bytes) in sizes.iter().enumerate().take(volumes.map.len()) {
+            self.bus.emit(&Event::DiskSize { disk, bytes: *bytes });
+        }
+        let problems = volumes.check_sizes(&sizes);
+        if !problems.is_empty() {
+            self.stop.set(StopCause::Abort(volumes::failure(&problems)));
+        }
+    }
+}
+
+/// Runs `main` to its end; `side` goes along and is dropped with it.
+async fn with_side_task<T>(main: impl Future<Output = T>, side: impl Future<Output = ()>) -> T {
+    tokio::pin!(main);
+    let side = async {
+        side.await;
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        result = &mut main => result,
+        never = side => match never {},
+    }
+}
+
+/// The failure for a tool that is not installed.
+pub fn missing(tool: &str) -> Failure {
+    Failure::new(Class::Tool, format!("{tool} is not installed (not found in PATH)"))
+}
+
+fn not_run(error: &RunError) -> Failure {
+    let cause = std::error::Error::source(error).map(|s| format!(": {s}")).unwrap_or_default();
+    Failure::new(Class::Tool, format!("{error}{cause}"))
+}
+
+/// Listens to one tool.
+struct Ear<'a> {
+    runner: &'a Runner,
+    name: &'static str,
+    volumes: Option<&'a Volumes>,
+    opened: Option<oneshot::Sender<()>>,
+    tracker: Tracker,
+    evidence: Evidence,
+    transcript: Option<File>,
+    counted: bool,
+}
+
+impl<'a> Ear<'a> {
+    fn new(
+        runner: &'a Runner,
+        name: &'static str,
+        volumes: Option<&'a Volumes>,
+        opened: oneshot::Sender<()>,
+    ) -> Self {
+        let transcript = runner.transcript.as_deref().and_then(open_transcript);
+        Self {
+            runner,
+            name,
+            volumes,
+            opened: Some(opened),
+            tracker: Tracker::default(),
+            evidence: Evidence::default(),
+            transcript,
+            counted: false,
+        }
+    }
+
+    fn hear(&mut self, heard: &Heard<'_>) {
+        match heard {
+            Heard::Output(line, end) => self.output(line, *end),
+            Heard::Message(message) => self.message(message),
+        }
+        self.check_count();
+    }
+
+    fn output(&mut self, line: &str, end: End) {
+        if end != End::CarriageReturn {
+            log::tool_line(self.name, line);
+            if let Some(file) = &mut self.transcript {
+                // The transcript is a copy; a full disk must not end the conversion here.
+                let _ = writeln!(file, "{line}");
+            }
+            self.evidence.line(self.name, line);
+        }
+        if line.contains(source_check::OPENING) {
+            self.source_is_open();
+        }
+        let bus = &self.runner.bus;
+        self.tracker.output(line, &mut |event| bus.emit(&event));
+    }
+
+    fn message(&mut self, message: &MachineMessage) {
+        let severity = message.severity();
+        if severity == Severity::Error {
+            self.evidence.error(&message.message);
+        }
+        if message.message.starts_with(source_check::OPENING) {
+            self.source_is_open();
+        }
+        let bus = &self.runner.bus;
+        bus.emit(&Event::Message { severity, tool: self.name, text: message.message.clone() });
+        self.tracker.message(message, &mut |event| bus.emit(&event));
+    }
+
+    fn source_is_open(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            // Nobody listens when there is nothing to compare with.
+            let _ = opened.send(());
+        }
+    }
+
+    /// The last guard: a copy of another number of disks than there are volumes.
+    fn check_count(&mut self) {
+        if let (false, Some(volumes), Some(total)) =
+            (self.counted, self.volumes, self.tracker.total())
+        {
+            self.counted = true;
+            if total != volumes.map.len() {
+                let problem = volumes.map.count_error(total);
+                self.runner.stop.set(StopCause::Abort(volumes::failure(&[problem])));
+            }
+        }
+    }
+}
+
+fn open_transcript(path: &Path) -> Option<File> {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .inspect_err(
+            |e| tracing::warn!(path = %path.display(), error = %e, "no transcript of the tools"),
+        )
+        .ok()
+}

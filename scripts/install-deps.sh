@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Usage: scripts/install-deps.sh [build] [image] [lab] [all]
+# Installs with apt what building (build), making and running the image (image), and the end-to-end tests and the demo (lab)
+# need, on Debian 12 or 13, as root. Asks apt only when something is missing, so it may run before every build.
+set -euo pipefail
+
+usage() { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+say() { printf 'install-deps: %s\n' "$*"; }
+die() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
+
+minimum_rust=1.85 # edition 2024
+
+build_packages=(gcc libc6-dev make pkg-config git ca-certificates)
+# runc: crun refuses the hybrid cgroups of some hosts.
+image_packages=(buildah podman runc debootstrap ca-certificates)
+# fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
+lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
+    openssl openssh-client xxd curl jq python3 libxml2-utils chromium)
+
+# shellcheck source=/dev/null
+. /etc/os-release
+case ${ID:-}:${VERSION_ID:-} in
+debian:12) rust_packages=(rustc-web cargo-web) clippy=rust-web-clippy rustfmt=rustfmt-web ;; # rustc itself is 1.63 there
+debian:13) rust_packages=(rustc cargo) clippy=rust-clippy rustfmt=rustfmt ;;
+*) die "this is ${PRETTY_NAME:-an unknown system}; only Debian 12 and 13 are known" ;;
+esac
+
+# A toolchain that is there and new enough is used as it is (rustup's cannot live beside Debian's).
+add_rust() {
+    local version
+    version=$(cargo --version 2>/dev/null | awk '{ print $2 }') || true
+    if [ -n "$version" ] && dpkg --compare-versions "$version" ge "$minimum_rust"; then
+        say "build: cargo $version is on the PATH"
+        # A foreign toolchain without clippy or rustfmt still builds; Debian's packages would conflict with it.
+        if ! dpkg-query -S "$(readlink -f "$(command -v cargo)")" >/dev/null 2>&1; then
+            cargo clippy --version >/dev/null 2>&1 || say "build: this cargo has no clippy (rustup component add clippy)"
+            cargo fmt --version >/dev/null 2>&1 || say "build: this cargo has no rustfmt (rustup component add rustfmt)"
+            return
+        fi
+    else
+        wanted+=("${rust_packages[@]}")
+    fi
+    wanted+=("$clippy" "$rustfmt")
+}
+
+[ $# -gt 0 ] || usage
+wanted=()
+for group in "$@"; do
+    case $group in
+    build) wanted+=("${build_packages[@]}"); add_rust ;;
+    image) wanted+=("${image_packages[@]}") ;;
+    lab) wanted+=("${lab_packages[@]}") ;;
+    all) wanted+=("${build_packages[@]}" "${image_packages[@]}" "${lab_packages[@]}"); add_rust ;;
+    *) usage ;;
+    esac
+done
+
+missing=()
+for package in $(printf '%s\n' "${wanted[@]}" | sort -u); do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    say "$*: all there"
+    exit 0
+fi
+
+[ "$(id -u)" = 0 ] || die "must be root to install: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+say "$*: missing ${missing[*]}"
+say "reading the package lists"
+apt-get update -qq || die "apt-get update failed: is the package mirror reachable?"
+# Name what the mirror does not have, all of it, before anything is installed.
+unknown=()
+for package in "${missing[@]}"; do
+    candidate=$(apt-cache policy "$package" | awk '/Candidate:/ { print $2 }')
+    if [ -z "$candidate" ] || [ "$candidate" = '(none)' ]; then unknown+=("$package"); fi
+done
+[ ${#unknown[@]} -eq 0 ] || die "apt does not know: ${unknown[*]} (Debian ${VERSION_ID}, component main, with updates and security)"
+say "installing ${#missing[@]} packages"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || {
+    tail -20 "$log" >&2
+    die "apt-get install failed (above) for: ${missing[*]}"
+}
+say "$*: done"
