@@ -8,20 +8,20 @@ usage() { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 say() { printf 'install-deps: %s\n' "$*"; }
 die() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
 
-minimum_rust=1.85 # edition 2024
+minimum_rust=1.89 # rust-version in Cargo.toml
 
 build_packages=(gcc libc6-dev make pkg-config git ca-certificates)
 # runc: crun refuses the hybrid cgroups of some hosts.
 image_packages=(buildah podman runc debootstrap ca-certificates)
 # fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
 lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
-    openssl openssh-client xxd curl jq python3 libxml2-utils chromium)
+    openssl openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
 
 # shellcheck source=/dev/null
 . /etc/os-release
 case ${ID:-}:${VERSION_ID:-} in
-debian:12) rust_packages=(rustc-web cargo-web) clippy=rust-web-clippy rustfmt=rustfmt-web ;; # rustc itself is 1.63 there
-debian:13) rust_packages=(rustc cargo) clippy=rust-clippy rustfmt=rustfmt ;;
+# Debian's own rustc is too old; the one it builds its browsers with is kept current.
+debian:12 | debian:13) rust_packages=(rustc-web cargo-web) clippy=rust-web-clippy rustfmt=rustfmt-web ;;
 *) die "this is ${PRETTY_NAME:-an unknown system}; only Debian 12 and 13 are known" ;;
 esac
 

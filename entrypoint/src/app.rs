@@ -175,13 +175,13 @@ impl Session {
         let (bus, cancel) = (self.bus.clone(), self.closed());
         if let Some(listener) = listen(ports.metrics, "metrics").await {
             self.servers.spawn(async move {
-                log_end("metrics", metrics::serve(listener, bus, cancel).await)
+                log_end("metrics", metrics::serve(listener, bus, cancel).await);
             });
         }
         let (bus, cancel) = (self.bus.clone(), self.closed());
         if let Some(listener) = listen(ports.live, "live page").await {
             self.servers.spawn(async move {
-                log_end("live page", live::serve(listener, bus, cancel).await)
+                log_end("live page", live::serve(listener, bus, cancel).await);
             });
         }
     }
@@ -220,11 +220,10 @@ impl Session {
 
 fn style(format: LogFormat) -> Style {
     match format {
-        LogFormat::Json => Style::Json,
         LogFormat::Plain => Style::Plain,
         LogFormat::Human => Style::Terminal,
         LogFormat::Auto if io::stderr().is_terminal() => Style::Terminal,
-        LogFormat::Auto => Style::Json,
+        LogFormat::Json | LogFormat::Auto => Style::Json,
     }
 }
 

@@ -294,19 +294,19 @@ impl Evidence {
     /// The failure of `tool`, which ended as `how` says (`exit status 1`).
     pub fn failure(&self, tool: &str, how: &str) -> Failure {
         let Some(own) = self.errors.back() else {
-            return self.from_helpers().unwrap_or_else(|| {
+            return self.blame_helpers().unwrap_or_else(|| {
                 Failure::new(Class::Conversion, format!("{tool} failed: {how}"))
             });
         };
         let generic = GENERIC.iter().any(|g| own.to_lowercase().contains(g));
         let class = class_of(own);
-        if let (true, Some(cause)) = (generic || class.is_none(), self.from_helpers()) {
+        if let (true, Some(cause)) = (generic || class.is_none(), self.blame_helpers()) {
             return Failure { message: format!("{} ({})", cause.message, one_line(own)), ..cause };
         }
         Failure::new(class.unwrap_or(Class::Conversion), one_line(own))
     }
 
-    fn from_helpers(&self) -> Option<Failure> {
+    fn blame_helpers(&self) -> Option<Failure> {
         let (class, line) = self.helpers.iter().rev().find_map(|l| Some((class_of(l)?, l)))?;
         Some(Failure::new(class, one_line(line)))
     }

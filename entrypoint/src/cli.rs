@@ -173,7 +173,7 @@ pub struct ConvertArgs {
     /// Log: auto, json, human or plain
     #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = parse_log_format)]
     pub log_format: LogFormat,
-    /// Show everything that virt-v2v prints
+    /// Let virt-v2v trace what it does, and show everything it prints
     #[arg(long, short)]
     pub verbose: bool,
     /// Port for the live page; 0 is off

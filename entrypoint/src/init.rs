@@ -22,8 +22,10 @@ pub fn is_needed() -> bool {
 pub fn run() -> io::Result<u8> {
     let signals = signals();
     signals.thread_block()?;
-    let child =
-        Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).env(MARK, "1").spawn()?;
+    let child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(MARK, "1")
+        .spawn()?;
     let main = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     loop {
         match signals.wait()? {
@@ -60,7 +62,7 @@ fn reap(main: Pid) -> Option<u8> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) if pid == main => {
-                code = u8::try_from(status).ok().or(Some(1))
+                code = u8::try_from(status).ok().or(Some(1));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == main => {
                 code = u8::try_from(128 + signal as i32).ok().or(Some(1));

@@ -385,6 +385,7 @@ impl Local<'_> {
             output: Output { mode, dir: work.to_owned(), name: Some(self.name.clone()) },
             common: Some(self.common()),
             extra,
+            verbose: self.args.verbose,
             machine_readable_fd: None,
         }
     }

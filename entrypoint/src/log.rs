@@ -5,19 +5,23 @@
 
 use crate::event::{Event, Severity, Snapshot};
 use crate::spool::Spool;
+use std::fmt::Debug;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::{self, format, format::Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Target of the lines that tools print.
 const TOOL: &str = "tool";
+/// Target of the lines for events that the bars of a terminal show already.
+const EVENT: &str = "event";
 
 /// A way of writing the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +56,9 @@ impl Logging {
                 .without_time()
                 .with_target(false)
                 .with_ansi(true)
+                .fmt_fields(format::debug_fn(for_people))
                 .with_writer(move || LineSender { lines: lines.clone(), partial: Vec::new() })
-                .with_filter(filter);
+                .with_filter(filter.with_target(EVENT, LevelFilter::WARN));
             let _ = tracing_subscriber::registry().with(layer).try_init();
             return Ok(Self { spool: None });
         }
@@ -84,6 +89,16 @@ impl Logging {
         if let Some(spool) = &self.spool {
             spool.finish(Duration::from_secs(5));
         }
+    }
+}
+
+/// On a terminal only what was said, and what to do about it.
+fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        "advice" => write!(writer, " -> {value:?}"),
+        "error" => write!(writer, ": {value:?}"),
+        _ => Ok(()),
     }
 }
 
@@ -124,21 +139,27 @@ pub fn event(event: &Event) {
     match event {
         Event::Described { vm, source, transport, targets } => {
             let targets = targets.join(" ");
-            tracing::info!(vm, source, transport, disks = targets, "conversion described");
+            tracing::info!(target: EVENT, vm, source, transport, disks = targets, "conversion described");
         }
-        Event::Accelerator(name) => tracing::info!(accelerator = name, "appliance accelerator"),
-        Event::PhaseEntered(phase) => tracing::info!(phase = phase.as_str(), "phase"),
-        Event::DiskSize { disk, bytes } => tracing::debug!(disk, bytes, "disk size"),
-        Event::DiskStarted { disk, total } => tracing::info!(disk, total, "copying disk"),
+        Event::Accelerator(name) => {
+            tracing::info!(target: EVENT, accelerator = name, "appliance accelerator");
+        }
+        Event::PhaseEntered(phase) => {
+            tracing::info!(target: EVENT, phase = phase.as_str(), "phase");
+        }
+        Event::DiskSize { disk, bytes } => tracing::debug!(target: EVENT, disk, bytes, "disk size"),
+        Event::DiskStarted { disk, total } => {
+            tracing::info!(target: EVENT, disk, total, "copying disk");
+        }
         Event::DiskPercent { .. } => {}
-        Event::CopyFinished => tracing::info!("all disks copied"),
+        Event::CopyFinished => tracing::info!(target: EVENT, "all disks copied"),
         Event::Message { severity, tool, text } => match severity {
             Severity::Info => tracing::info!(tool, "{text}"),
             Severity::Warning => tracing::warn!(tool, "{text}"),
             Severity::Error => tracing::error!(tool, "{text}"),
         },
         Event::Warned(w) => tracing::warn!(reason = w.reason, "{}", w.message),
-        Event::Finished { exit_code: 0, .. } => tracing::info!("finished"),
+        Event::Finished { exit_code: 0, .. } => tracing::info!(target: EVENT, "finished"),
         Event::Finished { exit_code, reason } => tracing::error!(exit_code, reason, "failed"),
     }
 }
@@ -152,6 +173,7 @@ pub fn progress(before: &Snapshot, after: &Snapshot) {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let rate = disk.rate_bytes_per_second as u64;
             tracing::info!(
+                target: EVENT,
                 disk = index,
                 percent = new,
                 bytes = disk.done_bytes,

@@ -254,10 +254,10 @@ pub async fn check_appliance(report: &mut Report, toolbox: &Toolbox, start: bool
     match fixed_appliance(toolbox) {
         Some(dir) => report.ok("appliance", format!("fixed appliance in {}", dir.display())),
         None if toolbox.find("supermin").is_some() => {
-            report.ok("appliance", "supermin builds it at the first use")
+            report.ok("appliance", "supermin builds it at the first use");
         }
         None => {
-            report.note("appliance", "neither a fixed appliance nor supermin was found", advice)
+            report.note("appliance", "neither a fixed appliance nor supermin was found", advice);
         }
     }
     if start {
@@ -283,7 +283,7 @@ async fn start_appliance(report: &mut Report, toolbox: &Toolbox) {
     }
     match toolbox.ask(TOOL, &[], APPLIANCE_LIMIT).await {
         Some((_, text)) if text.contains(APPLIANCE_OK) => {
-            report.ok("appliance", "the appliance starts")
+            report.ok("appliance", "the appliance starts");
         }
         Some((_, text)) => {
             let message = format!("the appliance does not start: {}", last_error(&text));

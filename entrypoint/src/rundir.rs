@@ -72,10 +72,10 @@ fn remove_stale(base: &Path) {
         }
         match fs::remove_dir_all(entry.path()) {
             Ok(()) => {
-                tracing::info!(folder = %entry.path().display(), "removed what a dead run left")
+                tracing::info!(folder = %entry.path().display(), "removed what a dead run left");
             }
             Err(e) => {
-                tracing::warn!(folder = %entry.path().display(), error = %e, "cannot remove what a dead run left")
+                tracing::warn!(folder = %entry.path().display(), error = %e, "cannot remove what a dead run left");
             }
         }
     }

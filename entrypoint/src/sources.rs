@@ -70,7 +70,7 @@ async fn measure(
         ));
     }
     let start = text.find('{').unwrap_or(0);
-    let info = ImageInfo::parse(text[start..].as_bytes())
+    let info = ImageInfo::parse(&text.as_bytes()[start..])
         .map_err(|e| Failure::new(Class::Io, format!("{}: {e}", path.display())))?;
     refuse_external(&info, allow_backing).map_err(|e| {
         Failure::new(Class::Config, e.to_string()).advise("flatten the image with `qemu-img convert`, or allow it with --allow-backing if you trust it")

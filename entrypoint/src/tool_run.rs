@@ -85,32 +85,7 @@ impl Runner {
             let run = supervise::run(&spec, argv, &self.stop, |heard| ear.hear(&heard));
             with_side_task(run, self.compare_sizes(volumes, is_open)).await
         };
-        self.judge(tool, ended.map_err(|e| not_run(&e))?, &ear.evidence)
-    }
-
-    fn judge(&self, tool: Tool, ended: Ended, evidence: &Evidence) -> Result<(), Failure> {
-        if let Some(cause) = ended.stopped {
-            return Err(cause.failure());
-        }
-        if ended.status.success() {
-            return Ok(());
-        }
-        if ended.status.signal() == Some(9) {
-            return Err(Failure::new(
-                Class::Memory,
-                format!("{} was killed; the usual reason is the memory limit", tool.name),
-            ));
-        }
-        let how = ended
-            .status
-            .code()
-            .map_or_else(|| ended.status.to_string(), |c| format!("exit status {c}"));
-        let failure = evidence.failure(tool.name, &how);
-        Err(if failure.class == Class::Conversion {
-            Failure::new(tool.class, failure.message)
-        } else {
-            failure
-        })
+        judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence)
     }
 
     /// Waits until the source is open, measures it, and asks to stop if it does not fit.
@@ -130,6 +105,32 @@ impl Runner {
             self.stop.set(StopCause::Abort(volumes::failure(&problems)));
         }
     }
+}
+
+/// What the end of the tool means.
+fn judge(tool: Tool, ended: &Ended, evidence: &Evidence) -> Result<(), Failure> {
+    if let Some(cause) = &ended.stopped {
+        return Err(cause.failure());
+    }
+    if ended.status.success() {
+        return Ok(());
+    }
+    if ended.status.signal() == Some(9) {
+        return Err(Failure::new(
+            Class::Memory,
+            format!("{} was killed; the usual reason is the memory limit", tool.name),
+        ));
+    }
+    let how = ended
+        .status
+        .code()
+        .map_or_else(|| ended.status.to_string(), |c| format!("exit status {c}"));
+    let failure = evidence.failure(tool.name, &how);
+    Err(if failure.class == Class::Conversion {
+        Failure::new(tool.class, failure.message)
+    } else {
+        failure
+    })
 }
 
 /// Runs `main` to its end; `side` goes along and is dropped with it.

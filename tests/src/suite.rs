@@ -282,6 +282,11 @@ fn run(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Run {
             .push(format!("the harness could not run the case: {log}"));
         observed
     });
+    // For a look by hand: V2V_KEEP=1 leaves each run's root behind (without its mounts) and names it.
+    if std::env::var_os("V2V_KEEP").is_some() {
+        root.dir.disable_cleanup(true);
+        println!("{}: {}", case.name, root.dir.path().display());
+    }
     let records = read(RECORD)
         .lines()
         .map(|l| serde_json::from_str(l).unwrap())

@@ -5,6 +5,7 @@
 //! V2V_CASE=inplace/ cargo test -p v2v-pod-tests                   only names with this in them
 //! V2V_POD_BIN=/path/to/v2v-pod cargo test -p v2v-pod-tests        another binary
 //! V2V_CONFORMANCE=a.json:b.json cargo test -p v2v-pod-tests       further cases
+//! V2V_KEEP=1 V2V_CASE=ova/ cargo test -p v2v-pod-tests -- --nocapture   leave the roots for a look
 //! ```
 
 use std::path::Path;

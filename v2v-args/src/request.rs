@@ -105,6 +105,8 @@ pub struct Convert {
     pub common: Option<Common>,
     /// Verbatim further options.
     pub extra: Vec<String>,
+    /// `-v -x`: debugging output of virt-v2v, nbdkit and the appliance. Costs a few per cent.
+    pub verbose: bool,
     /// Descriptor for the JSON messages.
     pub machine_readable_fd: Option<i32>,
 }
@@ -177,8 +179,15 @@ pub struct RemoteInspect {
 struct Argv(Vec<OsString>);
 
 impl Argv {
+    /// Begins with `-v -x`, as Forklift's pod does: the log is what remains of a failed run.
     fn verbose(machine_readable_fd: Option<i32>) -> Self {
-        let mut argv = Self(vec!["-v".into(), "-x".into()]);
+        let mut argv = Self::quiet(machine_readable_fd);
+        argv.0.splice(0..0, ["-v".into(), "-x".into()]);
+        argv
+    }
+
+    fn quiet(machine_readable_fd: Option<i32>) -> Self {
+        let mut argv = Self(Vec::new());
         if let Some(fd) = machine_readable_fd {
             argv.word(format!("--machine-readable=fd:{fd}"));
         }
@@ -259,7 +268,8 @@ impl Argv {
 impl Convert {
     /// Arguments for `virt-v2v`.
     pub fn argv(&self) -> Vec<OsString> {
-        let mut argv = Argv::verbose(self.machine_readable_fd);
+        let begin = if self.verbose { Argv::verbose } else { Argv::quiet };
+        let mut argv = begin(self.machine_readable_fd);
         let mode = match self.output.mode {
             OutputMode::Local => "local",
             OutputMode::Kubevirt => "kubevirt",
@@ -385,6 +395,7 @@ mod tests {
             output: Output { mode: OutputMode::Kubevirt, dir: "/w".into(), name: Some("n".into()) },
             common: Some(common()),
             extra: vec!["--parallel".into(), "2".into()],
+            verbose: true,
             machine_readable_fd: Some(3),
         }
         .argv();

@@ -119,7 +119,7 @@ impl Pod<'_> {
         match &self.config.job {
             Job::Convert(source) => self.convert(source).await?,
             Job::InPlace { vsphere, overlay } => {
-                self.convert_in_place(vsphere.as_ref(), *overlay).await?
+                self.convert_in_place(vsphere.as_ref(), *overlay).await?;
             }
             Job::RemoteInspect { vsphere, disks } => {
                 return self.inspect_remote(vsphere, disks).await;
@@ -168,6 +168,7 @@ impl Pod<'_> {
             },
             common: common.then(|| self.common.clone()),
             extra,
+            verbose: true,
             machine_readable_fd: None,
         };
         let argv = |fd| {

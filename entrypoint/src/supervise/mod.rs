@@ -102,7 +102,9 @@ pub async fn run(
     let messages = spec.messages.then(pipe).transpose().map_err(supervise)?;
     let (messages, message_end) = messages.unzip();
     let argv = args(message_end.as_ref().map(AsRawFd::as_raw_fd));
-    let child = spawn(spec, argv, output_end, message_end)?;
+    let child = spawn(spec, argv, output_end, message_end.as_ref())?;
+    // Our copies of the write ends are closed now: the pipes end when the tool's do.
+    drop(message_end);
     let mut session = Session::new(child, output, messages, spec.grace);
     session.until_exit(stop, &mut heard).await.map_err(supervise)?;
     session.drain(&mut heard).await;
@@ -115,12 +117,11 @@ fn pipe() -> io::Result<(Receiver, OwnedFd)> {
     Ok((Receiver::from_owned_fd(read)?, write))
 }
 
-/// Consumes our copies of the write ends: the pipes end when the tool's do.
 fn spawn(
     spec: &Spec<'_>,
     argv: Vec<OsString>,
     output: OwnedFd,
-    messages: Option<OwnedFd>,
+    messages: Option<&OwnedFd>,
 ) -> Result<Child, RunError> {
     let failed = |source| RunError::Spawn { program: spec.program.to_owned(), source };
     #[allow(clippy::disallowed_methods)] // this is the supervisor
@@ -135,7 +136,7 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(output);
-    crate::sys::prepare_child(&mut command, messages.as_ref().map(AsRawFd::as_raw_fd));
+    crate::sys::prepare_child(&mut command, messages.map(AsRawFd::as_raw_fd));
     command.spawn().map_err(failed)
 }
 
