@@ -46,6 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert a guest here and now, onto a folder or devices
+    #[command(long_about = CONVERT_HELP)]
     Convert(Box<ConvertArgs>),
     /// Find everything that would make a conversion fail, all at once
     #[command(long_about = PREFLIGHT_HELP)]
@@ -109,7 +110,6 @@ pub enum OutputKind {
 
 /// `v2v-pod convert`.
 #[derive(Debug, Args)]
-#[command(long_about = CONVERT_HELP)]
 pub struct ConvertArgs {
     /// Kind of source
     #[arg(short = 'i', value_name = "KIND", default_value = "disk")]

@@ -2,6 +2,7 @@
 pub mod app;
 pub mod bus;
 pub mod classify;
+mod classify_rules;
 pub mod cli;
 pub mod config;
 pub mod disks;

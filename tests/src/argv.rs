@@ -72,16 +72,8 @@ impl Command {
             } else if let Some((name, value)) = joined_long_option(&word) {
                 command.options.entry(name).or_default().push(value);
             } else if word.starts_with('-') && word != "-" {
-                let value = if takes_value(&word) {
-                    words.next()
-                } else {
-                    None
-                };
-                command
-                    .options
-                    .entry(word)
-                    .or_default()
-                    .push(value.unwrap_or_default());
+                let value = if takes_value(&word) { words.next() } else { None };
+                command.options.entry(word).or_default().push(value.unwrap_or_default());
             } else {
                 command.positionals.push(word);
             }
@@ -179,14 +171,8 @@ mod tests {
             a,
             command("/usr/bin/virt-v2v -io f=1 --root=first -io f=2 -io x=1 --key a --key b vm")
         );
-        assert_ne!(
-            a,
-            command("virt-v2v --root first --key b --key a -io x=1 -io f=1 -io f=2 vm")
-        );
-        assert_ne!(
-            a,
-            command("virt-v2v --root first --key a --key b -io x=1 -io f=2 -io f=1 vm")
-        );
+        assert_ne!(a, command("virt-v2v --root first --key b --key a -io x=1 -io f=1 -io f=2 vm"));
+        assert_ne!(a, command("virt-v2v --root first --key a --key b -io x=1 -io f=2 -io f=1 vm"));
     }
 
     #[test]

@@ -145,11 +145,7 @@ impl Case {
 
     /// Names of fields the harness would otherwise ignore.
     pub fn unknown_fields(&self) -> Vec<String> {
-        let behaviour = self
-            .behaviour
-            .unknown
-            .keys()
-            .map(|k| format!("behaviour.{k}"));
+        let behaviour = self.behaviour.unknown.keys().map(|k| format!("behaviour.{k}"));
         self.unknown.keys().cloned().chain(behaviour).collect()
     }
 
@@ -163,33 +159,24 @@ impl Case {
             }
             _ => None,
         });
-        let env = self
-            .env
-            .iter()
-            .filter(|(k, _)| *k == "V2V_secretKey")
-            .map(|(_, v)| v.clone());
+        let env = self.env.iter().filter(|(k, _)| *k == "V2V_secretKey").map(|(_, v)| v.clone());
         files.chain(env).filter(|s| s.len() >= 3).collect()
     }
 }
 
 /// `<workspace>`: the parent of this crate's folder.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// All cases: the workspace's own, then `../shared/conformance`, then the files in `V2V_CONFORMANCE`
-/// (colon separated). A later case of the same name replaces an earlier one. Order: first seen.
+/// (colon separated, relative to the workspace). A later case of the same name replaces an earlier one. Order: first seen.
 pub fn load() -> Vec<Case> {
     let own = json_files(&workspace().join("tests/data/conformance"));
     let shared = json_files(&workspace().join("../shared/conformance"));
     let extra = std::env::var("V2V_CONFORMANCE").unwrap_or_default();
-    let extra = extra
-        .split(':')
-        .filter(|s| !s.is_empty())
-        .map(PathBuf::from);
+    // cargo runs tests in the package's folder; people think in the workspace's.
+    let extra = extra.split(':').filter(|s| !s.is_empty()).map(|f| workspace().join(f));
     let mut cases: Vec<Case> = Vec::new();
     for file in own.into_iter().chain(shared).chain(extra) {
         for case in read(&file) {

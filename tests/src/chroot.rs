@@ -14,8 +14,9 @@ use tempfile::TempDir;
 
 /// Size of every volume.
 pub const DISK_BYTES: u64 = 64 << 20;
-/// `PATH` of the pod. The reference image has `/usr/libexec` in it, for virt-v2v-in-place.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec";
+/// `PATH` of the pod: without `/usr/libexec`, where virt-v2v-in-place is. The reference image adds it; the pod
+/// must find the tool without.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// `HOME` of the pod, as in the reference image.
 pub const HOME: &str = "/home/qemu";
 /// Limit of one case.
@@ -54,17 +55,10 @@ impl Binaries {
             let output = Command::new("ldd").arg(binary).output().expect("ldd");
             let text = String::from_utf8_lossy(&output.stdout);
             // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or the loader's path alone.
-            libraries.extend(
-                text.split_whitespace()
-                    .filter(|w| w.starts_with('/'))
-                    .map(PathBuf::from),
-            );
+            libraries
+                .extend(text.split_whitespace().filter(|w| w.starts_with('/')).map(PathBuf::from));
         }
-        Self {
-            pod,
-            standin,
-            libraries: libraries.into_iter().collect(),
-        }
+        Self { pod, standin, libraries: libraries.into_iter().collect() }
     }
 }
 
@@ -92,16 +86,9 @@ fn outside(root: &Path, path: &str) -> PathBuf {
 
 /// Builds it. `json`: virt-v2v heeds `--machine-readable`.
 pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root {
-    let dir = tempfile::Builder::new()
-        .prefix("v2v-conformance-")
-        .tempdir()
-        .unwrap();
+    let dir = tempfile::Builder::new().prefix("v2v-conformance-").tempdir().unwrap();
     let root = dir.path();
-    for dir in DIRS
-        .iter()
-        .copied()
-        .chain(case.dirs.iter().map(String::as_str))
-    {
+    for dir in DIRS.iter().copied().chain(case.dirs.iter().map(String::as_str)) {
         fs::create_dir_all(outside(root, dir)).unwrap();
     }
     base_files(root, case);
@@ -125,21 +112,10 @@ pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root 
                 .unwrap();
         }
     }
-    let mut binds = vec![
-        (binaries.pod.clone(), POD.to_owned()),
-        (binaries.standin.clone(), TOOL.to_owned()),
-    ];
-    binds.extend(
-        TOOLS
-            .iter()
-            .map(|t| (binaries.standin.clone(), (*t).to_owned())),
-    );
-    binds.extend(
-        binaries
-            .libraries
-            .iter()
-            .map(|l| (l.clone(), l.display().to_string())),
-    );
+    let mut binds =
+        vec![(binaries.pod.clone(), POD.to_owned()), (binaries.standin.clone(), TOOL.to_owned())];
+    binds.extend(TOOLS.iter().map(|t| (binaries.standin.clone(), (*t).to_owned())));
+    binds.extend(binaries.libraries.iter().map(|l| (l.clone(), l.display().to_string())));
     for (_, inside) in &binds {
         text(root, inside, "");
     }
@@ -161,11 +137,7 @@ pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root 
     fs::write(&drive_file, serde_json::to_string(&drive).unwrap()).unwrap();
     let script = serde_json::to_string(&script(case, json)).unwrap();
     text(root, SCRIPT, &script);
-    Root {
-        drive: drive_file,
-        devices,
-        dir,
-    }
+    Root { drive: drive_file, devices, dir }
 }
 
 fn script(case: &Case, json: bool) -> Script {
@@ -186,23 +158,11 @@ fn os_release_id(case: &Case) -> &str {
 
 fn base_files(root: &Path, case: &Case) {
     let id = os_release_id(case);
-    text(
-        root,
-        "/etc/os-release",
-        &format!("NAME=\"{id}\"\nID=\"{id}\"\nVERSION_ID=\"10.0\"\n"),
-    );
-    text(
-        root,
-        "/etc/passwd",
-        &format!("root:x:0:0:root:{HOME}:/sbin/nologin\n"),
-    );
+    text(root, "/etc/os-release", &format!("NAME=\"{id}\"\nID=\"{id}\"\nVERSION_ID=\"10.0\"\n"));
+    text(root, "/etc/passwd", &format!("root:x:0:0:root:{HOME}:/sbin/nologin\n"));
     text(root, "/etc/group", "root:x:0:\n");
     text(root, "/etc/hosts", "127.0.0.1 localhost\n");
-    text(
-        root,
-        "/etc/nsswitch.conf",
-        "passwd: files\ngroup: files\nhosts: files\n",
-    );
+    text(root, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
     text(root, "/etc/pki/tls/certs/ca-bundle.crt.bak", "");
 }
 
@@ -223,10 +183,6 @@ fn text(root: &Path, path: &str, content: &str) {
     fs::create_dir_all(parent).unwrap();
     // We are root on the host: a link in a case must not lead out of the run's directory.
     let real = parent.canonicalize().unwrap();
-    assert!(
-        real.starts_with(root.canonicalize().unwrap()),
-        "{} leads out",
-        path.display()
-    );
+    assert!(real.starts_with(root.canonicalize().unwrap()), "{} leads out", path.display());
     fs::write(path, content).unwrap();
 }

@@ -43,13 +43,7 @@ impl Run {
 
     /// All calls, those that only asked too.
     pub fn all_calls(&self) -> impl Iterator<Item = &Call> {
-        self.records.iter().filter_map(|r| {
-            if let Record::Call(c) = r {
-                Some(&**c)
-            } else {
-                None
-            }
-        })
+        self.records.iter().filter_map(|r| if let Record::Call(c) = r { Some(&**c) } else { None })
     }
 }
 
@@ -60,11 +54,7 @@ pub struct Diffs(Vec<Diff>);
 impl Diffs {
     /// Adds one.
     pub fn text(&mut self, what: impl Into<String>, expected: String, seen: String) {
-        self.0.push(Diff {
-            what: what.into(),
-            expected,
-            seen,
-        });
+        self.0.push(Diff { what: what.into(), expected, seen });
     }
 
     fn equal<T: PartialEq + Debug>(&mut self, what: impl Into<String>, expected: &T, seen: &T) {
@@ -96,21 +86,12 @@ pub fn compare(case: &Case, run: &Run) -> Vec<Diff> {
         tool_env(env, run, &mut diffs);
     }
     for (path, expected) in &case.expect_files {
-        file(
-            path,
-            expected.as_deref(),
-            seen.files.get(path).map(String::as_str),
-            &mut diffs,
-        );
+        file(path, expected.as_deref(), seen.files.get(path).map(String::as_str), &mut diffs);
     }
     for answer in &seen.http {
         match case.expect_http.get(&answer.request) {
             Some(expected) => http(expected, answer, &mut diffs),
-            None => diffs.text(
-                &answer.request,
-                "an expectation".into(),
-                "none in the case".into(),
-            ),
+            None => diffs.text(&answer.request, "an expectation".into(), "none in the case".into()),
         }
     }
     for (step, metrics) in case.steps.iter().zip(&seen.steps) {
@@ -118,16 +99,10 @@ pub fn compare(case: &Case, run: &Run) -> Vec<Diff> {
         self::metrics(&what, &step.metrics, case, metrics, &mut diffs);
     }
     if let Some(connect) = &case.expect_libvirt_connect {
-        let calls: Vec<&Call> = run
-            .calls()
-            .filter(|c| argv::is_libvirt_call(&Command::new(&c.argv)))
-            .collect();
+        let calls: Vec<&Call> =
+            run.calls().filter(|c| argv::is_libvirt_call(&Command::new(&c.argv))).collect();
         for problem in libvirt::problems(&calls, connect, case.expect_libvirt_lookup.as_deref()) {
-            diffs.text(
-                "virsh",
-                "dumpxml with the credentials in an auth file".into(),
-                problem,
-            );
+            diffs.text("virsh", "dumpxml with the credentials in an auth file".into(), problem);
         }
     }
     invariants::ports(run, &mut diffs);
@@ -159,12 +134,8 @@ fn exit(case: &Case, seen: &Observed, diffs: &mut Diffs) {
 
 fn commands(case: &Case, run: &Run, diffs: &mut Diffs) {
     let counts = |c: &Command| !argv::is_customisation(c) && !argv::is_libvirt_call(c);
-    let recorded: Vec<Command> = case
-        .expect_argv
-        .iter()
-        .map(|a| Command::new(a))
-        .filter(counts)
-        .collect();
+    let recorded: Vec<Command> =
+        case.expect_argv.iter().map(|a| Command::new(a)).filter(counts).collect();
     let mut ours: Vec<(Command, Vec<String>)> = run
         .calls()
         .map(|call| (Command::new(&call.argv), raw_links(call)))
@@ -178,11 +149,7 @@ fn commands(case: &Case, run: &Run, diffs: &mut Diffs) {
         return;
     }
     let names = |commands: &[Command]| {
-        commands
-            .iter()
-            .map(|c| c.tool.clone())
-            .collect::<Vec<_>>()
-            .join(", ")
+        commands.iter().map(|c| c.tool.clone()).collect::<Vec<_>>().join(", ")
     };
     if names(&recorded) != names(&ours) {
         diffs.text("commands run", names(&recorded), names(&ours));
@@ -197,10 +164,7 @@ fn commands(case: &Case, run: &Run, diffs: &mut Diffs) {
 
 /// Links that pointed straight at a volume when the tool was called.
 fn raw_links(call: &Call) -> Vec<String> {
-    let raw = call
-        .links
-        .iter()
-        .filter(|(_, target)| !has_extension(target, "qcow2"));
+    let raw = call.links.iter().filter(|(_, target)| !has_extension(target, "qcow2"));
     raw.map(|(name, _)| format!("{WORKDIR}/{name}")).collect()
 }
 
@@ -209,19 +173,12 @@ fn has_extension(path: &str, extension: &str) -> bool {
 }
 
 fn in_workdir(links: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    links
-        .iter()
-        .map(|(name, to)| (format!("{WORKDIR}/{name}"), to.clone()))
-        .collect()
+    links.iter().map(|(name, to)| (format!("{WORKDIR}/{name}"), to.clone())).collect()
 }
 
 fn disk_links(expected: &BTreeMap<String, String>, seen: &Observed, diffs: &mut Diffs) {
     diffs.equal("links after the run", expected, &in_workdir(&seen.links));
-    let left: Vec<_> = seen
-        .workdir
-        .iter()
-        .filter(|name| has_extension(name, "qcow2"))
-        .collect();
+    let left: Vec<_> = seen.workdir.iter().filter(|name| has_extension(name, "qcow2")).collect();
     if !left.is_empty() {
         diffs.text("overlays after the run", "none".into(), format!("{left:?}"));
     }
@@ -229,10 +186,7 @@ fn disk_links(expected: &BTreeMap<String, String>, seen: &Observed, diffs: &mut 
 
 /// While the guest is changed in place, each link leads to its overlay, if overlays were made.
 fn overlays(case: &Case, links: &BTreeMap<String, String>, run: &Run, diffs: &mut Diffs) {
-    let made = case
-        .expect_argv
-        .iter()
-        .any(|a| a.iter().take(2).eq(["qemu-img", "create"]));
+    let made = case.expect_argv.iter().any(|a| a.iter().take(2).eq(["qemu-img", "create"]));
     for call in run.calls() {
         let tool = Command::new(&call.argv).tool;
         if tool != "virt-v2v-in-place" {
@@ -241,32 +195,18 @@ fn overlays(case: &Case, links: &BTreeMap<String, String>, run: &Run, diffs: &mu
         let overlay = |link: &String| format!("{link}.qcow2");
         let expected: BTreeMap<String, String> = links
             .iter()
-            .map(|(link, volume)| {
-                (
-                    link.clone(),
-                    if made { overlay(link) } else { volume.clone() },
-                )
-            })
+            .map(|(link, volume)| (link.clone(), if made { overlay(link) } else { volume.clone() }))
             .collect();
-        diffs.equal(
-            "links while virt-v2v-in-place runs",
-            &expected,
-            &in_workdir(&call.links),
-        );
+        diffs.equal("links while virt-v2v-in-place runs", &expected, &in_workdir(&call.links));
     }
 }
 
 /// The watched variables in the environment of every converting tool. White space around a value does not count:
 /// the reference appends to `LIBGUESTFS_APPEND` with a leading space even when it was empty.
 fn tool_env(expected: &BTreeMap<String, String>, run: &Run, diffs: &mut Diffs) {
-    let tools = run
-        .calls()
-        .filter(|c| Command::new(&c.argv).tool.starts_with("virt-v2v"));
+    let tools = run.calls().filter(|c| Command::new(&c.argv).tool.starts_with("virt-v2v"));
     for call in tools {
-        let names = WATCHED
-            .iter()
-            .map(|w| (*w).to_owned())
-            .chain(expected.keys().cloned());
+        let names = WATCHED.iter().map(|w| (*w).to_owned()).chain(expected.keys().cloned());
         for name in names.collect::<std::collections::BTreeSet<_>>() {
             let value =
                 |env: &BTreeMap<String, String>| env.get(&name).map(|v| v.trim().to_owned());
@@ -301,27 +241,16 @@ fn http(expected: &HttpExpect, seen: &HttpSeen, diffs: &mut Diffs) {
             let got = format!("{got:?} {}", seen.error.as_deref().unwrap_or_default());
             diffs.text(what("status"), status.to_string(), got);
         }
-        diffs.equal(
-            what("content type"),
-            &expected.content_type,
-            &seen.content_type,
-        );
+        diffs.equal(what("content type"), &expected.content_type, &seen.content_type);
         if let Some(body) = &expected.body {
             diffs.equal(what("body"), body, &seen.body);
         }
         return;
     }
     // `204-or-connection-closed`: the reference often exits before the answer is out.
-    let closed = seen
-        .error
-        .as_ref()
-        .is_some_and(|e| !e.starts_with("connect"));
+    let closed = seen.error.as_ref().is_some_and(|e| !e.starts_with("connect"));
     if seen.status != Some(204) && !closed {
-        diffs.text(
-            what("status"),
-            expected.status.to_string(),
-            format!("{seen:?}"),
-        );
+        diffs.text(what("status"), expected.status.to_string(), format!("{seen:?}"));
     }
 }
 
@@ -330,18 +259,10 @@ fn http(expected: &HttpExpect, seen: &HttpSeen, diffs: &mut Diffs) {
 fn metrics(what: &str, expected: &Vec<String>, case: &Case, seen: &MetricsSeen, diffs: &mut Diffs) {
     diffs.equal(what, expected, &seen.lines);
     if let Some(error) = &seen.error {
-        diffs.text(
-            format!("{what}: :2112/metrics"),
-            "200".into(),
-            error.clone(),
-        );
+        diffs.text(format!("{what}: :2112/metrics"), "200".into(), error.clone());
     }
     if !seen.lines.is_empty() && !case.help_lines.is_empty() {
-        diffs.equal(
-            format!("{what}: comment lines"),
-            &case.help_lines,
-            &seen.help,
-        );
+        diffs.equal(format!("{what}: comment lines"), &case.help_lines, &seen.help);
     }
     if case.content_type.is_some() && seen.error.is_none() {
         let kind = seen.content_type.clone().unwrap_or_default();

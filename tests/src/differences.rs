@@ -80,9 +80,7 @@ pub fn adjust(case: &mut Case) -> Vec<&'static str> {
 
 /// Whether an entry's case pattern fits a name.
 pub fn matches(pattern: &str, name: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .map_or(pattern == name, |prefix| name.starts_with(prefix))
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 fn links_in_disk_order(case: &mut Case) {
@@ -98,11 +96,9 @@ fn links_in_disk_order(case: &mut Case) {
 }
 
 fn is_link(word: &str) -> bool {
-    word.strip_prefix(WORKDIR)
-        .and_then(|w| w.rsplit_once("-sd"))
-        .is_some_and(|(_, letters)| {
-            !letters.is_empty() && letters.bytes().all(|b| b.is_ascii_lowercase())
-        })
+    word.strip_prefix(WORKDIR).and_then(|w| w.rsplit_once("-sd")).is_some_and(|(_, letters)| {
+        !letters.is_empty() && letters.bytes().all(|b| b.is_ascii_lowercase())
+    })
 }
 
 fn succeeds_like_cold_vsphere(case: &mut Case) {
@@ -179,10 +175,7 @@ fn extra_arguments_before_the_name(case: &mut Case) {
 
 fn raw_driver_without_overlay(case: &mut Case) {
     let off = ["0", "f", "F", "false", "FALSE", "False"];
-    if case
-        .env
-        .get("V2V_overlayEnabled")
-        .is_some_and(|v| off.contains(&v.as_str()))
+    if case.env.get("V2V_overlayEnabled").is_some_and(|v| off.contains(&v.as_str()))
         && let Some(Some(xml)) = case.expect_files.get_mut("/tmp/input.xml")
     {
         *xml = xml.replace("type=\"qcow2\"", "type=\"raw\"");
@@ -193,9 +186,7 @@ fn all_copied_when_finishing_off(case: &mut Case) {
     let mut finished = false;
     for step in &mut case.steps {
         finished |= step.stdin.lines().any(|line| {
-            let stamp = line
-                .strip_prefix('[')
-                .and_then(|l| l.split_once("] Finishing off"));
+            let stamp = line.strip_prefix('[').and_then(|l| l.split_once("] Finishing off"));
             stamp.is_some_and(|(stamp, _)| stamp.trim().parse::<f64>().is_ok())
         });
         if finished {
@@ -210,11 +201,7 @@ fn all_copied_when_finishing_off(case: &mut Case) {
 
 fn no_customisation_warning(case: &mut Case) {
     for answer in case.expect_http.values_mut() {
-        if answer
-            .body
-            .as_ref()
-            .is_some_and(|b| b.contains("\"CustomizationFailed\""))
-        {
+        if answer.body.as_ref().is_some_and(|b| b.contains("\"CustomizationFailed\"")) {
             answer.status = 204.into();
             answer.body = Some(String::new());
         }

@@ -39,20 +39,12 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
 
 fn exchange(port: u16, method: &str, path: &str) -> Result<Vec<u8>, String> {
     let mut stream = connect(port).map_err(|e| format!("connect: {e}"))?;
-    stream
-        .set_read_timeout(Some(LIMIT))
-        .map_err(|e| e.to_string())?;
-    let length = if method == "POST" {
-        "Content-Length: 0\r\n"
-    } else {
-        ""
-    };
+    stream.set_read_timeout(Some(LIMIT)).map_err(|e| e.to_string())?;
+    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{length}\r\n"
     );
-    stream
-        .write_all(head.as_bytes())
-        .map_err(|e| format!("send: {e}"))?;
+    stream.write_all(head.as_bytes()).map_err(|e| format!("send: {e}"))?;
     let mut raw = Vec::new();
     match stream.read_to_end(&mut raw) {
         // A reset after a complete answer is not held against the server.
@@ -68,17 +60,11 @@ fn parse(raw: &[u8]) -> Result<(u16, Option<String>, String), String> {
     let text = String::from_utf8_lossy(raw);
     let (head, body) = text.split_once("\r\n\r\n").ok_or("no end of headers")?;
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|l| l.split(' ').nth(1))
-        .and_then(|s| s.parse().ok());
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
     let status = status.ok_or_else(|| format!("no status line: {head}"))?;
     let headers: Vec<_> = lines.filter_map(|l| l.split_once(':')).collect();
     let header = |name: &str| {
-        headers
-            .iter()
-            .find(|(k, _)| k.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.trim().to_owned())
+        headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
     };
     let body = if header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
         unchunk(body)?
@@ -114,10 +100,7 @@ mod tests {
     #[test]
     fn reads_both_body_framings() {
         let plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/yaml\r\nContent-Length: 3\r\n\r\na: ";
-        assert_eq!(
-            parse(plain).unwrap(),
-            (200, Some("text/yaml".into()), "a: ".into())
-        );
+        assert_eq!(parse(plain).unwrap(), (200, Some("text/yaml".into()), "a: ".into()));
         let chunked =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).unwrap(), (200, None, "abcd".into()));

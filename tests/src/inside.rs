@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// change anything would pass at once otherwise, before the pod has read the text.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long the metrics may take to follow the text.
-const FOLLOW: Duration = Duration::from_secs(3);
+const FOLLOW: Duration = Duration::from_secs(10);
 /// How long the pod may take to end after `POST /shutdown`: "promptly".
 const SHUTDOWN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
@@ -54,11 +54,7 @@ pub fn drive(file: &str) -> Result<()> {
     if !drive.http.is_empty() {
         pod.requests(&drive, &mut seen);
     }
-    let limit = if drive.http.is_empty() {
-        pod.deadline
-    } else {
-        Instant::now() + SHUTDOWN
-    };
+    let limit = if drive.http.is_empty() { pod.deadline } else { Instant::now() + SHUTDOWN };
     let status = pod.wait(limit.min(pod.deadline));
     seen.timed_out = status.is_none();
     let status = status.map_or_else(|| pod.kill(), Ok)?;
@@ -72,14 +68,8 @@ pub fn drive(file: &str) -> Result<()> {
 /// PID 1 of the new PID namespace: mounts its `/proc` and becomes the pod.
 pub fn enter(program: &[String]) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| format!("prctl: {e}"))?;
-    mount(
-        Some("proc"),
-        "/proc",
-        Some("proc"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .map_err(|e| format!("mount /proc: {e}"))?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)
+        .map_err(|e| format!("mount /proc: {e}"))?;
     let error = Command::new(&program[0]).args(&program[1..]).exec();
     Err(format!("{}: {error}", program[0]))
 }
@@ -104,10 +94,7 @@ impl Pod {
             .stderr(out(STDERR)?)
             .spawn()
             .map_err(|e| format!("start of the pod: {e}"))?;
-        Ok(Self {
-            child,
-            deadline: Instant::now() + Duration::from_secs(drive.timeout_s),
-        })
+        Ok(Self { child, deadline: Instant::now() + Duration::from_secs(drive.timeout_s) })
     }
 
     fn ended(&mut self) -> bool {
@@ -146,8 +133,7 @@ impl Pod {
 
     fn requests(&mut self, drive: &Drive, seen: &mut Observed) {
         if !self.until(|| http::is_open(8080)) {
-            seen.trouble
-                .push("the pod never listened on 8080".to_owned());
+            seen.trouble.push("the pod never listened on 8080".to_owned());
             return;
         }
         for (method, path) in &drive.http {
@@ -159,9 +145,8 @@ impl Pod {
         for (i, step) in drive.steps.iter().enumerate() {
             let marker = PathBuf::from(format!("{HARNESS}/step.{i}"));
             if !self.until(|| marker.exists()) {
-                seen.trouble.push(format!(
-                    "step {i} never came: virt-v2v did not run or has ended"
-                ));
+                seen.trouble
+                    .push(format!("step {i} never came: virt-v2v did not run or has ended"));
                 return;
             }
             let start = Instant::now();
@@ -188,12 +173,8 @@ impl Pod {
 fn scrape() -> MetricsSeen {
     let answer = http::request(2112, "GET", "/metrics");
     let lines = |prefix: &str| -> Vec<String> {
-        let mut lines: Vec<_> = answer
-            .body
-            .lines()
-            .filter(|l| l.starts_with(prefix))
-            .map(str::to_owned)
-            .collect();
+        let mut lines: Vec<_> =
+            answer.body.lines().filter(|l| l.starts_with(prefix)).map(str::to_owned).collect();
         lines.sort();
         lines
     };
@@ -205,29 +186,19 @@ fn scrape() -> MetricsSeen {
         None => answer.error.clone(),
     };
     let lines = lines("v2v_disk_transfers");
-    MetricsSeen {
-        lines,
-        help,
-        content_type: answer.content_type,
-        error,
-    }
+    MetricsSeen { lines, help, content_type: answer.content_type, error }
 }
 
 fn look_around(drive: &Drive, seen: &mut Observed) {
     seen.links = links();
     if let Ok(entries) = fs::read_dir(WORKDIR) {
-        seen.workdir = entries
-            .flatten()
-            .map(|e| e.file_name().to_string_lossy().into_owned())
-            .collect();
+        seen.workdir =
+            entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     }
-    seen.ca_link = fs::read_link(CA_LINK)
-        .ok()
-        .map(|t| t.to_string_lossy().into_owned());
+    seen.ca_link = fs::read_link(CA_LINK).ok().map(|t| t.to_string_lossy().into_owned());
     for path in &drive.files {
         if let Ok(bytes) = fs::read(path) {
-            seen.files
-                .insert(path.clone(), String::from_utf8_lossy(&bytes).into_owned());
+            seen.files.insert(path.clone(), String::from_utf8_lossy(&bytes).into_owned());
         }
     }
     let termination = fs::read(TERMINATION).unwrap_or_default();
@@ -236,35 +207,17 @@ fn look_around(drive: &Drive, seen: &mut Observed) {
 
 fn mounts(drive: &Drive) -> Result<()> {
     let step = |what: String| move |e: nix::Error| format!("{what}: {e}");
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .map_err(step("make / private".into()))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(step("make / private".into()))?;
     let dev = drive.root.join("dev");
     // A file system of its own: the temporary folder may be mounted `nodev`.
-    mount(
-        Some("dev"),
-        &dev,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=755"),
-    )
-    .map_err(step("mount /dev".into()))?;
+    mount(Some("dev"), &dev, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .map_err(step("mount /dev".into()))?;
     let node = |path: &Path, kind: SFlag, number: u64| {
         mknod(path, kind, Mode::from_bits_truncate(0o666), number)
             .map_err(step(format!("mknod {}", path.display())))
     };
-    for (name, minor) in [
-        ("null", 3),
-        ("zero", 5),
-        ("full", 7),
-        ("random", 8),
-        ("urandom", 9),
-    ] {
+    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
         node(&dev.join(name), SFlag::S_IFCHR, makedev(1, minor))?;
     }
     let io = |e: std::io::Error| format!("/dev: {e}");
@@ -275,21 +228,17 @@ fn mounts(drive: &Drive) -> Result<()> {
         let path = drive.root.join(path.trim_start_matches('/'));
         match number {
             Some(number) => node(&path, SFlag::S_IFBLK, *number)?,
-            None => File::create(path)
-                .and_then(|f| f.set_len(crate::chroot::DISK_BYTES))
-                .map_err(io)?,
+            None => {
+                File::create(path)
+                    .and_then(|f| f.set_len(crate::chroot::DISK_BYTES))
+                    .map_err(io)?;
+            }
         }
     }
     for (host, inside) in &drive.binds {
         let target = drive.root.join(inside.trim_start_matches('/'));
-        mount(
-            Some(host),
-            &target,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .map_err(step(format!("bind {} on {inside}", host.display())))?;
+        mount(Some(host), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(step(format!("bind {} on {inside}", host.display())))?;
     }
     Ok(())
 }
@@ -317,13 +266,8 @@ fn loopback_up() -> Result<()> {
     message.extend(1_i32.to_ne_bytes()); // interface
     message.extend(IFF_UP.to_ne_bytes()); // flags
     message.extend(IFF_UP.to_ne_bytes()); // which of them to change
-    sendto(
-        fd.as_raw_fd(),
-        &message,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )
-    .map_err(|e| e.to_string())?;
+    sendto(fd.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())
+        .map_err(|e| e.to_string())?;
     let mut answer = [0; 256];
     let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).map_err(|e| e.to_string())?;
     let kind = u16::from_ne_bytes([answer[4], answer[5]]);

@@ -9,11 +9,7 @@ pub fn ports(run: &Run, diffs: &mut Diffs) {
     for record in &run.records {
         match record {
             Record::Early8080(tool) => {
-                diffs.text(
-                    "port 8080",
-                    "closed".into(),
-                    format!("open while {tool} runs"),
-                );
+                diffs.text("port 8080", "closed".into(), format!("open while {tool} runs"));
             }
             Record::Broken(what) => diffs.text("stand-in", "works".into(), what.clone()),
             Record::Call(_) => {}
@@ -49,17 +45,10 @@ pub fn secrets(case: &Case, run: &Run, diffs: &mut Diffs) {
         }
     }
     for secret in case.secrets() {
-        let said = [
-            ("output", &run.output),
-            ("termination message", &run.observed.termination),
-        ];
+        let said = [("output", &run.output), ("termination message", &run.observed.termination)];
         for (what, text) in said {
             if let Some(line) = text.lines().find(|l| l.contains(&secret)) {
-                diffs.text(
-                    format!("the pod's {what}"),
-                    "no secret".into(),
-                    line.to_owned(),
-                );
+                diffs.text(format!("the pod's {what}"), "no secret".into(), line.to_owned());
             }
         }
     }

@@ -24,6 +24,7 @@ pub mod cases;
 pub mod chroot;
 pub mod compare;
 pub mod differences;
+pub mod e2e;
 pub mod http;
 pub mod inside;
 pub mod invariants;

@@ -70,22 +70,16 @@ fn split(argv: &[String]) -> (Option<&str>, Vec<&str>) {
 fn credentials(text: &str, uri: &str) -> Option<(String, String)> {
     let groups = groups(text);
     let host = host(uri);
-    let auth = groups
-        .get(&format!("auth-esx-{host}"))
-        .or_else(|| groups.get("auth-esx-default"))?;
+    let auth =
+        groups.get(&format!("auth-esx-{host}")).or_else(|| groups.get("auth-esx-default"))?;
     let group = groups.get(&format!("credentials-{}", auth.get("credentials")?))?;
-    Some((
-        group.get("username")?.clone(),
-        group.get("password")?.clone(),
-    ))
+    Some((group.get("username")?.clone(), group.get("password")?.clone()))
 }
 
 fn host(uri: &str) -> &str {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
         Some((ipv6, _)) => ipv6,
         None => host.split(':').next().unwrap_or_default(),
@@ -97,10 +91,7 @@ fn groups(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut current = String::new();
     for line in text.lines() {
         let line = line.trim_start();
-        if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|l| l.trim_end().strip_suffix(']'))
-        {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.trim_end().strip_suffix(']')) {
             name.clone_into(&mut current);
             groups.entry(current.clone()).or_default();
         } else if let Some((key, value)) = line.split_once('=') {

@@ -64,22 +64,14 @@ fn attach(bytes: u64) -> Result<LoopDevice, String> {
     let open = File::open(Path::new(&node)).map_err(|e| format!("{node}: {e}"))?;
     losetup(&["--detach", &node])?;
     let number = open.metadata().map_err(|e| e.to_string())?.rdev();
-    Ok(LoopDevice {
-        number,
-        _open: open,
-    })
+    Ok(LoopDevice { number, _open: open })
 }
 
 fn losetup(args: &[&str]) -> Result<String, String> {
-    let output = Command::new("losetup")
-        .args(args)
-        .output()
-        .map_err(|e| format!("losetup: {e}"))?;
+    let output =
+        Command::new("losetup").args(args).output().map_err(|e| format!("losetup: {e}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "losetup: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ));
+        return Err(format!("losetup: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -85,14 +85,10 @@ fn virt_v2v(argv: &[String], script: &Script, rc: i32) -> io::Result<()> {
     if rc == 0 {
         // Something has to arrive on the volumes: a pod may check that they are not empty.
         for link in links.keys() {
-            let file = OpenOptions::new()
-                .write(true)
-                .open(Path::new(WORKDIR).join(link));
+            let file = OpenOptions::new().write(true).open(Path::new(WORKDIR).join(link));
             file?.write_all(&[0x55; 4096])?;
         }
-        let name = value(argv, "-on")
-            .unwrap_or(&script.vm_name)
-            .replace('/', "_");
+        let name = value(argv, "-on").unwrap_or(&script.vm_name).replace('/', "_");
         let folder = value(argv, "-os").unwrap_or(WORKDIR);
         fs::write(format!("{folder}/{name}.yaml"), VM_YAML)?;
         if script.steps.is_empty() {
@@ -160,9 +156,7 @@ struct Messages {
 
 impl Messages {
     fn new(argv: &[String]) -> io::Result<Self> {
-        let target = argv
-            .iter()
-            .find_map(|w| w.strip_prefix("--machine-readable="));
+        let target = argv.iter().find_map(|w| w.strip_prefix("--machine-readable="));
         let open = |path: &str| OpenOptions::new().append(true).create(true).open(path);
         let machine: Option<Box<dyn Write>> = match target.map(|t| t.split_once(':')) {
             Some(Some(("fd", n))) => Some(Box::new(open(&format!("/proc/self/fd/{n}"))?)),
@@ -214,10 +208,7 @@ fn is_query(tool: &str, args: &[String]) -> bool {
         || (matches!(tool, "virt-v2v" | "virsh") && only("-V"))
         || asks_options
         || (tool == "qemu-img"
-            && matches!(
-                args.first().map(String::as_str),
-                Some("info" | "check" | "measure")
-            ))
+            && matches!(args.first().map(String::as_str), Some("info" | "check" | "measure")))
 }
 
 fn answer(tool: &str, args: &[String], fstrim: bool) {
@@ -274,13 +265,7 @@ fn facts(tool: &str) -> String {
             "customize-ops",
         ],
     };
-    facts.extend([
-        "input:disk",
-        "input:libvirt",
-        "input:libvirtxml",
-        "input:ova",
-        "input:vmx",
-    ]);
+    facts.extend(["input:disk", "input:libvirt", "input:libvirtxml", "input:ova", "input:vmx"]);
     if tool == "virt-v2v" {
         facts.extend([
             "output:kubevirt",
@@ -332,23 +317,12 @@ fn usage(tool: &str, fstrim: bool) -> String {
 
 fn call(argv: &[String], query: bool) -> Call {
     let env: BTreeMap<String, String> = std::env::vars_os()
-        .map(|(k, v)| {
-            (
-                k.to_string_lossy().into_owned(),
-                v.to_string_lossy().into_owned(),
-            )
-        })
+        .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
     let auth_file = env.get("LIBVIRT_AUTH_FILE").map(|path| {
         fs::read_to_string(path).unwrap_or_else(|e| format!("cannot be read: {path}: {e}"))
     });
-    Call {
-        argv: argv.to_vec(),
-        query,
-        env,
-        links: links(),
-        auth_file,
-    }
+    Call { argv: argv.to_vec(), query, env, links: links(), auth_file }
 }
 
 /// Symbolic links in the work directory: name -> target.
@@ -376,9 +350,7 @@ fn watch_8080(tool: &str) {
 fn record(record: &Record) {
     let line = serde_json::to_string(record).expect("a record") + "\n";
     let file = OpenOptions::new().append(true).create(true).open(RECORD);
-    file.expect("the record file")
-        .write_all(line.as_bytes())
-        .expect("the record file");
+    file.expect("the record file").write_all(line.as_bytes()).expect("the record file");
 }
 
 fn value<'a>(argv: &'a [String], option: &str) -> Option<&'a str> {

@@ -86,11 +86,8 @@ impl Suite {
 
     /// Runs the cases of a group (all without one), and panics with a report if any fails.
     pub fn check(&self, group: Option<&str>) {
-        let cases: Vec<&Case> = self
-            .cases
-            .iter()
-            .filter(|c| group.is_none_or(|g| c.group() == g))
-            .collect();
+        let cases: Vec<&Case> =
+            self.cases.iter().filter(|c| group.is_none_or(|g| c.group() == g)).collect();
         let next = Mutex::new(cases.iter());
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL {
@@ -107,21 +104,12 @@ impl Suite {
         });
         let outcomes: Vec<Vec<Outcome>> = cases.iter().map(|c| self.outcome(c)).collect();
         let report = report(group.unwrap_or("all"), &outcomes, &self.binaries.pod);
+        assert!(outcomes.iter().flatten().all(|o| o.diffs.is_empty()), "{report}");
         println!("{report}");
-        assert!(
-            outcomes.iter().flatten().all(|o| o.diffs.is_empty()),
-            "{report}"
-        );
     }
 
     fn outcome(&self, case: &Case) -> Vec<Outcome> {
-        let cell = Arc::clone(
-            self.outcomes
-                .lock()
-                .unwrap()
-                .entry(case.name.clone())
-                .or_default(),
-        );
+        let cell = Arc::clone(self.outcomes.lock().unwrap().entry(case.name.clone()).or_default());
         cell.get_or_init(|| {
             let _slot = self.slot();
             run_variants(case, &self.binaries, &self.pool)
@@ -154,15 +142,9 @@ fn pod_binary(standin: &Path) -> PathBuf {
         return PathBuf::from(path);
     }
     // target/debug/v2v-standin -> target
-    let target = standin
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target folder");
+    let target = standin.parent().and_then(Path::parent).expect("a target folder");
     let built = ["debug", "release"].map(|profile| target.join(profile).join("v2v-pod"));
-    let newest = built
-        .iter()
-        .filter_map(|p| Some((p.metadata().ok()?.modified().ok()?, p)))
-        .max();
+    let newest = built.iter().filter_map(|p| Some((p.metadata().ok()?.modified().ok()?, p))).max();
     let (_, path) = newest.unwrap_or_else(|| {
         panic!("no v2v-pod in {built:?}: run `cargo build` first, or set V2V_POD_BIN")
     });
@@ -187,33 +169,15 @@ fn run_variants(case: &Case, binaries: &Binaries, pool: &Pool) -> Vec<Outcome> {
             if !unknown.is_empty() {
                 let what = "fields of the case".to_owned();
                 let (expected, seen) = ("known to the harness".to_owned(), unknown.join(", "));
-                let diffs = vec![Diff {
-                    what,
-                    expected,
-                    seen,
-                }];
-                return Outcome {
-                    name,
-                    diffs,
-                    reasons: Vec::new(),
-                    tail: String::new(),
-                };
+                let diffs = vec![Diff { what, expected, seen }];
+                return Outcome { name, diffs, reasons: Vec::new(), tail: String::new() };
             }
             let run = run(&case, binaries, pool, *json);
             let diffs = compare(&case, &run);
             let mut lines: Vec<&str> = run.output.lines().collect();
             lines.drain(..lines.len().saturating_sub(TAIL));
-            let tail = format!(
-                "{}\ntermination: {}",
-                lines.join("\n"),
-                run.observed.termination
-            );
-            Outcome {
-                name,
-                diffs,
-                reasons: reasons.clone(),
-                tail,
-            }
+            let tail = format!("{}\ntermination: {}", lines.join("\n"), run.observed.termination);
+            Outcome { name, diffs, reasons: reasons.clone(), tail }
         })
         .collect()
 }
@@ -231,28 +195,25 @@ fn complete_monitor_case(case: &mut Case) {
     case.disks = (0..disks).map(|i| format!("/dev/block{i}")).collect();
     let env = [
         ("V2V_source", "vSphere"),
-        (
-            "V2V_libvirtURL",
-            "vpx://u@vcenter.example.com/DC/host?no_verify=1",
-        ),
+        ("V2V_libvirtURL", "vpx://u@vcenter.example.com/DC/host?no_verify=1"),
         ("V2V_vmName", "guest"),
         ("LOCAL_MIGRATION", "false"),
     ];
     for (name, value) in env {
         case.env.entry(name.into()).or_insert_with(|| value.into());
     }
-    for (path, content) in [
-        ("/etc/secret/accessKeyId", "u"),
-        ("/etc/secret/secretKey", "s3cret"),
-    ] {
-        case.files
-            .entry(path.into())
-            .or_insert_with(|| FileSpec::Text(content.into()));
+    for (path, content) in [("/etc/secret/accessKeyId", "u"), ("/etc/secret/secretKey", "s3cret")] {
+        case.files.entry(path.into()).or_insert_with(|| FileSpec::Text(content.into()));
     }
 }
 
 fn run(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Run {
     let mut root = chroot::build(case, binaries, pool, json);
+    // For a look by hand: V2V_KEEP=1 leaves each run's root behind (without its mounts) and names it.
+    if std::env::var_os("V2V_KEEP").is_some() {
+        root.dir.disable_cleanup(true);
+        println!("{}: {}", case.name, root.dir.path().display());
+    }
     let log = root.outside("/.harness/drive.log");
     let mut child = Command::new(&binaries.standin)
         .args(["drive".as_ref(), root.drive.as_os_str()])
@@ -277,32 +238,15 @@ fn run(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Run {
     let observed = serde_json::from_str(&read(OBSERVED)).unwrap_or_else(|_| {
         let mut observed = crate::records::Observed::default();
         let log = std::fs::read_to_string(&log).unwrap_or_default();
-        observed
-            .trouble
-            .push(format!("the harness could not run the case: {log}"));
+        observed.trouble.push(format!("the harness could not run the case: {log}"));
         observed
     });
-    // For a look by hand: V2V_KEEP=1 leaves each run's root behind (without its mounts) and names it.
-    if std::env::var_os("V2V_KEEP").is_some() {
-        root.dir.disable_cleanup(true);
-        println!("{}: {}", case.name, root.dir.path().display());
-    }
-    let records = read(RECORD)
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    Run {
-        observed,
-        records,
-        output: read(STDOUT) + &read(STDERR),
-    }
+    let records = read(RECORD).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    Run { observed, records, output: read(STDOUT) + &read(STDERR) }
 }
 
 fn report(group: &str, outcomes: &[Vec<Outcome>], pod: &Path) -> String {
-    let failed = outcomes
-        .iter()
-        .filter(|o| o.iter().any(|o| !o.diffs.is_empty()))
-        .count();
+    let failed = outcomes.iter().filter(|o| o.iter().any(|o| !o.diffs.is_empty())).count();
     let mut text = format!(
         "conformance, {group}: {} cases, {} passed, {failed} failed ({})\n",
         outcomes.len(),
@@ -319,11 +263,7 @@ fn report(group: &str, outcomes: &[Vec<Outcome>], pod: &Path) -> String {
             let _ = writeln!(text, "    expected: {}", indent(&diff.expected));
             let _ = writeln!(text, "    seen:     {}", indent(&diff.seen));
         }
-        let _ = writeln!(
-            text,
-            "  end of the pod's output:\n      {}",
-            indent(&outcome.tail)
-        );
+        let _ = writeln!(text, "  end of the pod's output:\n      {}", indent(&outcome.tail));
     }
     text
 }

@@ -30,16 +30,9 @@ fn element(node: roxmltree::Node<'_, '_>) -> Element {
         .collect();
     Element {
         name: node.tag_name().name().to_owned(),
-        attributes: node
-            .attributes()
-            .map(|a| (a.name().into(), a.value().into()))
-            .collect(),
+        attributes: node.attributes().map(|a| (a.name().into(), a.value().into())).collect(),
         text: text.concat(),
-        children: node
-            .children()
-            .filter(roxmltree::Node::is_element)
-            .map(element)
-            .collect(),
+        children: node.children().filter(roxmltree::Node::is_element).map(element).collect(),
     }
 }
 
@@ -50,11 +43,7 @@ mod tests {
     #[test]
     fn white_space_and_quotes_do_not_matter_but_order_of_elements_does() {
         assert!(
-            same(
-                "<a x='1' y='2'><b>t</b>\n</a>",
-                "<a y=\"2\" x=\"1\"><b> t </b></a>"
-            )
-            .unwrap()
+            same("<a x='1' y='2'><b>t</b>\n</a>", "<a y=\"2\" x=\"1\"><b> t </b></a>").unwrap()
         );
         assert!(!same("<a><b/><c/></a>", "<a><c/><b/></a>").unwrap());
         assert!(!same("<a x='1'/>", "<a x='2'/>").unwrap());

@@ -5,6 +5,7 @@
 //! V2V_CASE=inplace/ cargo test -p v2v-pod-tests                   only names with this in them
 //! V2V_POD_BIN=/path/to/v2v-pod cargo test -p v2v-pod-tests        another binary
 //! V2V_CONFORMANCE=a.json:b.json cargo test -p v2v-pod-tests       further cases
+//! tests/data/conformance/contract-cases.json holds cases derived from the contract, not recorded.
 //! V2V_KEEP=1 V2V_CASE=ova/ cargo test -p v2v-pod-tests -- --nocapture   leave the roots for a look
 //! ```
 
@@ -40,17 +41,10 @@ fn conformance_cases() {
 
 #[test]
 fn there_are_cases_and_every_group_is_shown() {
-    assert!(
-        !SUITE.is_empty(),
-        "no case in scope; V2V_CASE={:?}",
-        std::env::var("V2V_CASE")
-    );
+    assert!(!SUITE.is_empty(), "no case in scope; V2V_CASE={:?}", std::env::var("V2V_CASE"));
     let all = cases::load();
     for group in GROUPS {
-        assert!(
-            all.iter().any(|c| c.group() == *group),
-            "no case in group {group}"
-        );
+        assert!(all.iter().any(|c| c.group() == *group), "no case in group {group}");
     }
 }
 
@@ -58,19 +52,13 @@ fn there_are_cases_and_every_group_is_shown() {
 fn every_deliberate_difference_is_one() {
     let all = cases::load();
     for difference in DIFFERENCES {
-        let changes_one = all
-            .iter()
-            .filter(|c| differences::matches(difference.case, &c.name))
-            .any(|c| {
+        let changes_one =
+            all.iter().filter(|c| differences::matches(difference.case, &c.name)).any(|c| {
                 let mut adjusted = c.clone();
                 (difference.adjust)(&mut adjusted);
                 format!("{adjusted:?}") != format!("{c:?}")
             });
-        assert!(
-            changes_one,
-            "{}: changes no case: {}",
-            difference.case, difference.reason
-        );
+        assert!(changes_one, "{}: changes no case: {}", difference.case, difference.reason);
     }
 }
 

@@ -45,7 +45,8 @@ pub enum Job {
     RemoteInspect {
         /// Source.
         vsphere: VSphere,
-        /// VMDK paths in order.
+        /// VMDK paths in order. That there is one is checked when they are used: the contract makes
+        /// the certificate link first.
         disks: Vec<String>,
     },
 }
@@ -248,7 +249,7 @@ impl Reader<'_> {
                 allowed: "vSphere for remote inspection",
             });
         };
-        Ok(Job::RemoteInspect { vsphere, disks: self.remote_disks()? })
+        Ok(Job::RemoteInspect { vsphere, disks: self.remote_disks() })
     }
 
     fn source(&self) -> Result<Source, ConfigError> {
@@ -298,7 +299,7 @@ impl Reader<'_> {
     }
 
     /// `V2V_remoteInspectDisk_<N>`, sorted by N; a bad N counts as 0, as the reference does.
-    fn remote_disks(&self) -> Result<Vec<String>, ConfigError> {
+    fn remote_disks(&self) -> Vec<String> {
         let mut disks: Vec<(u64, &str)> = self
             .values
             .with_prefix("V2V_remoteInspectDisk_")
@@ -306,10 +307,7 @@ impl Reader<'_> {
             .filter(|(_, path)| !path.is_empty())
             .collect();
         disks.sort_by_key(|(n, _)| *n);
-        if disks.is_empty() {
-            return Err(ConfigError::NoDisks { variable: "V2V_remoteInspectDisk_<N>" });
-        }
-        Ok(disks.into_iter().map(|(_, path)| path.to_owned()).collect())
+        disks.into_iter().map(|(_, path)| path.to_owned()).collect()
     }
 
     fn output(&self) -> Result<OutputMode, ConfigError> {

@@ -9,6 +9,7 @@ mod prepare;
 mod serve;
 
 use crate::bus::Bus;
+use crate::config::ConfigError;
 use crate::config::pod::{Job, PodConfig, Source, VSphere};
 use crate::event::{Event, Phase};
 use crate::failure::{Class, Failure};
@@ -225,6 +226,10 @@ impl Pod<'_> {
     }
 
     async fn inspect_remote(&self, vsphere: &VSphere, disks: &[String]) -> Result<(), Failure> {
+        if disks.is_empty() {
+            let none = ConfigError::NoDisks { variable: "V2V_remoteInspectDisk_<N>" };
+            return Err(Failure::new(Class::Config, none.to_string()));
+        }
         self.enter(Phase::Inspect)?;
         let mut request = RemoteInspect {
             source: self.libvirt(vsphere, true),

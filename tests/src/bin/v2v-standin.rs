@@ -5,12 +5,8 @@ use std::process::ExitCode;
 use v2v_pod_tests::{inside, standins};
 
 fn main() -> ExitCode {
-    let argv: Vec<String> = std::env::args_os()
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
-    let tool = argv
-        .first()
-        .map(|a| a.rsplit('/').next().unwrap_or_default());
+    let argv: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let tool = argv.first().map(|a| a.rsplit('/').next().unwrap_or_default());
     let known = standins::TOOLS.iter().any(|t| t.rsplit('/').next() == tool);
     if known {
         return ExitCode::from(u8::try_from(standins::play(&argv)).unwrap_or(255));

@@ -32,8 +32,11 @@ fn make() -> Result<Lab, String> {
         return Err("root is needed (loop devices, podman), e.g. sudo -E cargo test".to_owned());
     }
     let tools = ["bash", "podman", "buildah", "losetup", "mkfs.ext4", "debootstrap", "cmp"];
-    let missing: Vec<&str> =
-        tools.into_iter().chain(["qemu-system-x86_64"]).filter(|tool| !is_installed(tool)).collect();
+    let missing: Vec<&str> = tools
+        .into_iter()
+        .chain(["qemu-system-x86_64"])
+        .filter(|tool| !is_installed(tool))
+        .collect();
     if !missing.is_empty() {
         let missing = missing.join(" ");
         return Err(format!("not installed: {missing}; run scripts/install-deps.sh all"));
@@ -71,7 +74,11 @@ fn run(program: &Path, args: &[&str]) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{shown} {} failed; run scripts/install-deps.sh all\n{}", args.join(" "), said(&output)))
+    Err(format!(
+        "{shown} {} failed; run scripts/install-deps.sh all\n{}",
+        args.join(" "),
+        said(&output)
+    ))
 }
 
 /// What a program printed, for messages.

@@ -28,6 +28,7 @@ const TERMINATION: &str = "termination-message";
 
 /// What a pod is started with.
 #[derive(Debug, Clone)]
+#[must_use = "a pod runs only when it is started"]
 pub struct Request {
     options: Vec<String>,
     command: Vec<String>,
@@ -38,12 +39,8 @@ pub struct Request {
 impl Request {
     /// A pod with this work volume.
     pub fn new(work: &Path) -> Self {
-        let request = Self {
-            options: Vec::new(),
-            command: Vec::new(),
-            work: work.to_owned(),
-            kvm: false,
-        };
+        let request =
+            Self { options: Vec::new(), command: Vec::new(), work: work.to_owned(), kvm: false };
         request
             .mount(work, "/var/tmp")
             .env("V2V_terminationLog", &format!("/var/tmp/{TERMINATION}"))
@@ -85,9 +82,9 @@ impl Request {
         self
     }
 
-    /// Arguments for the entrypoint.
+    /// Arguments for the entrypoint; several calls add up.
     pub fn command(mut self, words: &[&str]) -> Self {
-        self.command = words.iter().map(|w| (*w).to_owned()).collect();
+        self.command.extend(words.iter().map(|w| (*w).to_owned()));
         self
     }
 
@@ -132,8 +129,19 @@ impl Request {
         }
         let mut command = podman_sh(&words);
         command.env("V2V_KVM", if self.kvm { "1" } else { "" });
+        // Of an earlier pod with the same work volume.
+        let _ = fs::remove_file(self.work.join(TERMINATION));
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Pod { name, ports, work: self.work, child, status: None, logs, text: String::new(), read: 0 }
+        Pod {
+            name,
+            ports,
+            work: self.work,
+            child,
+            status: None,
+            logs,
+            text: String::new(),
+            read: 0,
+        }
     }
 }
 
@@ -223,7 +231,8 @@ impl Pod {
     #[track_caller]
     pub fn namespace(&mut self) -> Namespace {
         let pid = self.first_process();
-        Namespace::of(pid).unwrap_or_else(|| self.fail("the container lives long enough to be seen"))
+        Namespace::of(pid)
+            .unwrap_or_else(|| self.fail("the container lives long enough to be seen"))
     }
 
     /// Waits for a text in the log.
@@ -307,19 +316,23 @@ impl Pod {
         let tail: Vec<String> =
             log.lines().skip(first).map(|l| l.chars().take(400).collect()).collect();
         let (tail, errors) = (tail.join("\n"), self.errors());
-        panic!("expected: {what}\n--- end of the log of {}\n{tail}\n--- stderr\n{errors}", self.name)
+        panic!(
+            "expected: {what}\n--- end of the log of {}\n{tail}\n--- stderr\n{errors}",
+            self.name
+        )
     }
 }
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        if self.status.is_none() {
-            let removed = Command::new("podman").args(["rm", "-f", "-t", "0", &self.name]).output();
-            if let Ok(output) = removed.as_ref().filter(|o| !o.status.success()) {
-                eprintln!("container {} was not removed: {}", self.name, said(output));
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        // A container that has ended is gone by itself, but podman may have died without it.
+        let rm = ["rm", "--force", "--ignore", "--time", "0", &self.name];
+        let removed = Command::new("podman").args(rm).output();
+        // Dropped in a panic too: nothing here may panic again.
+        if let Some(output) = removed.ok().filter(|o| !o.status.success()) {
+            eprintln!("container {} was not removed: {}", self.name, said(&output));
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -195,8 +195,7 @@ pub fn leftovers(work: &Path) -> Vec<String> {
     let is_leftover = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or(path);
         prefixes.iter().any(|p| name.starts_with(p))
-            || name.ends_with(".qcow2")
-            || name.ends_with(".new")
+            || matches!(name.rsplit('.').next(), Some("qcow2" | "new"))
     };
     listing(work).into_iter().filter(is_leftover).collect()
 }

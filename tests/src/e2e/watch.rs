@@ -92,7 +92,11 @@ impl Seen {
             if process.is_ours() {
                 continue;
             }
-            self.secret_in(&format!("environment of {}", process.name), &process.environment, secret);
+            self.secret_in(
+                &format!("environment of {}", process.name),
+                &process.environment,
+                secret,
+            );
             for variable in process.variables().filter(|v| v.starts_with("V2V_")) {
                 self.leaks.insert(format!("{variable} in the environment of {}", process.name));
             }
@@ -161,7 +165,9 @@ mod tests {
         let read = |text| forklift_progress(text);
         let pair = |id: &str, number: &str| (id.to_owned(), number.to_owned());
         assert_eq!(
-            read("# HELP x\nv2v_disk_transfers{disk_id=\"1\"} 37\nv2v_disk_transfers{disk_id=\"12\"} 99.5\n"),
+            read(
+                "# HELP x\nv2v_disk_transfers{disk_id=\"1\"} 37\nv2v_disk_transfers{disk_id=\"12\"} 99.5\n"
+            ),
             [pair("1", "37"), pair("12", "99.5")]
         );
         assert_eq!(read("v2v_disk_transfers{disk_id=\"1\"} 1e+02"), [pair("1", "1")]);

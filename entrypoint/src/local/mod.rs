@@ -1,5 +1,7 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
+mod targets;
+
 use crate::bus::Bus;
 use crate::cli::{ConvertArgs, InputKind, OutputKind};
 use crate::disks::{DiskMap, Pv};
@@ -17,9 +19,9 @@ use crate::vm_result;
 use crate::volumes::{self, Volumes};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use targets::{Targets, absolute, targets};
 use v2v_args::{
     Common, Convert, Features, Input, Inspect, Keys, LibvirtInput, Output, OutputMode,
     disk_link_name,
@@ -32,14 +34,6 @@ pub struct Outcome {
     pub disks: Vec<PathBuf>,
     /// The metadata files.
     pub files: Vec<PathBuf>,
-}
-
-/// Where the disks go.
-enum Targets {
-    /// `FOLDER/NAME-sdX` for as many disks as the source has.
-    Folder(PathBuf),
-    /// One for each disk.
-    Each(Vec<Pv>),
 }
 
 struct Local<'a> {
@@ -248,51 +242,11 @@ fn single(args: &ConvertArgs) -> Result<&str, Failure> {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    fs::canonicalize(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::new(Class::NotFound, sources::not_found(path))
-            .advise("check the path of the source"),
-        _ => Failure::new(Class::Io, format!("{} cannot be read: {e}", path.display())),
-    })
-}
-
 /// Number of disks of a domain file; `None` when that is not known yet.
 fn domain_disks(input: &Input) -> Option<usize> {
     let Input::LibvirtXml(path) = input else { return None };
     let xml = fs::read_to_string(path).ok()?;
     crate::guest::domain_xml::disk_files(&xml).ok().map(|files| files.len())
-}
-
-fn targets(args: &ConvertArgs) -> Result<Targets, Failure> {
-    if let [only] = args.to.as_slice()
-        && only.is_dir()
-    {
-        return Ok(Targets::Folder(absolute(only)?));
-    }
-    args.to.iter().map(|path| target(path)).collect::<Result<Vec<_>, _>>().map(Targets::Each)
-}
-
-fn target(path: &Path) -> Result<Pv, Failure> {
-    let problem = |text: &str| {
-        Failure::new(Class::Volume, format!("target {} {text}", path.display())).advise(
-            "name an existing folder or block device, or an image file in an existing folder",
-        )
-    };
-    match fs::metadata(path) {
-        Ok(meta) if meta.file_type().is_block_device() => Ok(Pv::Block(absolute(path)?)),
-        Ok(meta) if meta.is_dir() => Ok(Pv::File(absolute(path)?.join("disk.img"))),
-        Ok(meta) if meta.is_file() => Ok(Pv::File(absolute(path)?)),
-        Ok(_) => Err(problem("is neither a folder, a block device nor a file")),
-        Err(_) => {
-            let parent =
-                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let file = path.file_name().ok_or_else(|| problem("is no file name"))?;
-            match fs::canonicalize(parent) {
-                Ok(dir) => Ok(Pv::File(dir.join(file))),
-                Err(_) => Err(problem("does not exist, nor does its folder")),
-            }
-        }
-    }
 }
 
 /// `--name`, else the source's own name made fit for Kubernetes.

@@ -1,0 +1,118 @@
+use super::*;
+use proptest::prelude::*;
+
+fn class(errors: &[&str], lines: &[&str]) -> Class {
+    let mut evidence = Evidence::default();
+    for e in errors {
+        evidence.error(e);
+    }
+    for l in lines {
+        evidence.line("virt-v2v", l);
+    }
+    evidence.failure("virt-v2v", "exit status 1").class
+}
+
+#[test]
+fn known_errors_have_their_class() {
+    let known = [
+        ("vcenter: incorrect username or password", Class::Auth),
+        (
+            "insufficient free space in the conversion server temporary directory /var/tmp (97 MB).",
+            Class::NoSpace,
+        ),
+        ("source domain is running or paused", Class::SourceBusy),
+        ("no bootloader detected", Class::NoBootLoader),
+        (
+            "inspection could not detect the source guest (or physical machine) operating system.",
+            Class::NoOperatingSystem,
+        ),
+        (
+            "virt-v2v is unable to convert this guest type (linux/distro=arch)",
+            Class::UnsupportedGuest,
+        ),
+        (
+            "exception: libvirt: VIR_ERR_NO_DOMAIN: VIR_FROM_ESX: Domain not found: No domain with name 'x'",
+            Class::NotFound,
+        ),
+        (
+            "unable to mount the disk image for writing. This has probably happened because Windows Hibernation or Fast Startup is being used in this guest.",
+            Class::GuestFilesystem,
+        ),
+        ("Could not find key to open LUKS encrypted /dev/sda2.", Class::Encrypted),
+        ("some new trouble", Class::Conversion),
+    ];
+    for (text, want) in known {
+        assert_eq!(class(&[text], &[]), want, "{text}");
+    }
+}
+
+#[test]
+fn a_generic_error_is_explained_by_the_helper() {
+    let generic = ["nbdkit did not start up.  See previous debugging messages for problems."];
+    let curl = "nbdkit: curl[1]: error: problem doing HEAD request to fetch size of URL [https://h/]: SSL peer certificate or SSH remote key was not OK: SSL certificate problem: unable to get local issuer certificate";
+    assert_eq!(
+        class(&generic, &["nbdkit: debug: error: no space left on device", curl]),
+        Class::Trust
+    );
+    assert_eq!(
+        class(
+            &generic,
+            &["nbdkit: error: /opt/x/lib64/libvixDiskLib.so.8: cannot open shared object file"]
+        ),
+        Class::Vddk
+    );
+    assert_eq!(
+        class(
+            &["nbdcopy exited with non-zero error code 1"],
+            &["nbdcopy: write at offset 1: No space left on device (error)"]
+        ),
+        Class::NoSpace
+    );
+    assert_eq!(
+        class(
+            &["nbdcopy command failed, see earlier error messages"],
+            &["nbdcopy: error: destination size (1) is smaller than source size (2)"]
+        ),
+        Class::Volume
+    );
+    assert_eq!(
+        class(&[], &["nbdkit: vddk[1]: error: VixDiskLib_ConnectEx: thumbprint does not match"]),
+        Class::Trust
+    );
+}
+
+#[test]
+fn the_own_error_beats_the_noise_of_a_verbose_log() {
+    let noise = ["libguestfs: error: mount: wrong fs type", "nbdkit: error: connection refused"];
+    assert_eq!(class(&["no bootloader detected"], &noise), Class::NoBootLoader);
+}
+
+#[test]
+fn the_human_error_line_serves_without_machine_messages() {
+    assert_eq!(class(&[], &["virt-v2v: error: no bootloader detected"]), Class::NoBootLoader);
+}
+
+#[test]
+fn passwords_in_urls_are_not_repeated() {
+    assert_eq!(
+        redact_urls("at esx://root:se@cret@h/x and http://h/"),
+        "at esx://root:***@h/x and http://h/"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_classified(errors in prop::collection::vec("\\PC{0,60}", 0..3), lines in prop::collection::vec("(nbdkit: )?\\PC{0,60}", 0..9)) {
+        let e: Vec<&str> = errors.iter().map(String::as_str).collect();
+        let l: Vec<&str> = lines.iter().map(String::as_str).collect();
+        class(&e, &l);
+    }
+
+    #[test]
+    fn redaction_never_panics_and_keeps_plain_text(text in "\\PC{0,60}(://\\PC{0,30})?") {
+        let out = redact_urls(&text);
+        if !text.contains("://") {
+            prop_assert_eq!(out, text);
+        }
+    }
+}
