@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 
 /// The exit code of Go's `flag` package, which Forklift's pod has for a bad command line.
 const USAGE: u8 = 2;
+/// Lines that wait for a slow terminal.
+const TERMINAL_LINES: usize = 10_000;
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Runs the whole program; returns its exit code.
@@ -150,7 +152,7 @@ impl Session {
         };
         let bus = Bus::default();
         let style = style(format);
-        let (lines, shown) = mpsc::channel();
+        let (lines, shown) = mpsc::sync_channel(TERMINAL_LINES);
         let sender = (style == Style::Terminal).then_some(lines);
         let spill_dir = env.get("TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let logging =

@@ -8,7 +8,7 @@ use crate::spool::Spool;
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TrySendError};
 use std::time::Duration;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
@@ -47,7 +47,7 @@ impl Logging {
         style: Style,
         tool_lines: bool,
         spill_dir: PathBuf,
-        terminal: Option<mpsc::Sender<String>>,
+        terminal: Option<mpsc::SyncSender<String>>,
     ) -> io::Result<Self> {
         let level = if tool_lines { LevelFilter::DEBUG } else { LevelFilter::OFF };
         let filter = Targets::new().with_default(LevelFilter::INFO).with_target(TOOL, level);
@@ -104,7 +104,7 @@ fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std:
 
 /// Gathers one formatted line and sends it on.
 struct LineSender {
-    lines: mpsc::Sender<String>,
+    lines: mpsc::SyncSender<String>,
     partial: Vec<u8>,
 }
 
@@ -122,9 +122,13 @@ impl Write for LineSender {
 impl Drop for LineSender {
     fn drop(&mut self) {
         let text = String::from_utf8_lossy(&self.partial);
-        if let Err(mpsc::SendError(line)) = self.lines.send(text.trim_end().to_owned()) {
-            // The thread that draws has ended; nothing is drawn over any more.
-            let _ = writeln!(io::stderr(), "{line}");
+        match self.lines.try_send(text.trim_end().to_owned()) {
+            // A terminal that was stopped for so long loses lines, not the run.
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(line)) => {
+                // The thread that draws has ended; nothing is drawn over any more.
+                let _ = writeln!(io::stderr(), "{line}");
+            }
         }
     }
 }

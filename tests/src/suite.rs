@@ -137,7 +137,7 @@ impl Drop for Slot<'_> {
 }
 
 /// `V2V_POD_BIN`, else the newer of the debug and the release build.
-fn pod_binary(standin: &Path) -> PathBuf {
+pub fn pod_binary(standin: &Path) -> PathBuf {
     if let Some(path) = std::env::var_os("V2V_POD_BIN") {
         return PathBuf::from(path);
     }
