@@ -40,8 +40,7 @@ impl Pod<'_> {
             grace: runner.grace,
             messages: false,
         };
-        let mut argv: Vec<OsString> =
-            vec!["-c".into(), vsphere.url.clone().into(), "dumpxml".into()];
+        let mut argv: Vec<OsString> = vec!["-c".into(), self.url(vsphere).into(), "dumpxml".into()];
         if self.config.vm_name.starts_with('-') {
             argv.push("--domain".into());
         }

@@ -46,6 +46,8 @@ struct Pod<'a> {
     ready: Ready,
     common: Common,
     links: Vec<PathBuf>,
+    /// Where the CA certificates are, when there is no link to them.
+    ca: Option<PathBuf>,
     run_dir: &'a Path,
 }
 
@@ -107,6 +109,7 @@ pub async fn run(
         ready,
         common: Common::default(),
         links: Vec::new(),
+        ca: None,
         run_dir: run_dir.path(),
     };
     pod.all_phases().await
@@ -201,7 +204,7 @@ impl Pod<'_> {
                 .then(|| paths.vddk_config.clone()),
         });
         LibvirtInput {
-            url: vsphere.url.clone(),
+            url: self.url(vsphere),
             password_file: Some(paths.secret_key.clone()),
             vm: self.config.vm_name.clone(),
             hostname: vsphere.hostname.clone(),

@@ -1,7 +1,7 @@
 //! Links and small files that the tools expect. Everything can be made again after a crash.
 
 use super::Pod;
-use crate::config::pod::{Job, PodConfig, Source};
+use crate::config::pod::{Job, PodConfig, Source, VSphere};
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::links;
@@ -77,9 +77,9 @@ impl Pod<'_> {
         }
     }
 
-    /// Only URLs with `cacert=/opt/ca-bundle.crt` need the link, so that `/opt` may be read-only
-    /// is no failure here; libvirt names the path when it matters.
-    fn link_ca(&self) {
+    /// Forklift's URLs say `cacert=/opt/ca-bundle.crt`. Where `/opt` is read-only the link cannot be
+    /// made; the URL then gets the path that it would lead to.
+    fn link_ca(&mut self) {
         let vsphere = matches!(
             &self.config.job,
             Job::Convert(Source::VSphere(_))
@@ -92,7 +92,18 @@ impl Pod<'_> {
         let given = self.config.paths.secret_key.with_file_name("cacert");
         let target = if given.exists() { given } else { PathBuf::from(SYSTEM_CA) };
         if let Err(e) = links::point(Path::new(CA_LINK), &target) {
-            tracing::warn!(error = %e, "no link to the CA certificates");
+            tracing::warn!(error = %e, "no link to the CA certificates; the URL names them instead");
+            self.ca = Some(target);
+        }
+    }
+
+    /// The URL of the source, with the CA where it really is.
+    pub(super) fn url(&self, vsphere: &VSphere) -> String {
+        match &self.ca {
+            Some(ca) => vsphere
+                .url
+                .replace(&format!("cacert={CA_LINK}"), &format!("cacert={}", ca.display())),
+            None => vsphere.url.clone(),
         }
     }
 
