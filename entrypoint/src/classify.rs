@@ -4,7 +4,7 @@
 //! message decides; only when that one is generic do the errors of nbdkit, libguestfs and the
 //! others count, since a verbose log is full of errors that are none.
 
-use crate::classify_rules::{GENERIC, RULES};
+use crate::classify_rules::{ECHOES, GENERIC, RULES};
 use crate::failure::{Class, Failure};
 use std::collections::VecDeque;
 
@@ -86,7 +86,10 @@ fn is_helper_error(line: &str) -> bool {
             .iter()
             .any(|w| lower.contains(w))
     };
-    !line.contains(": debug: ") && ERROR_STARTS.iter().any(|s| line.starts_with(s)) && failing()
+    !line.contains(": debug: ")
+        && !ECHOES.iter().any(|e| line.contains(e))
+        && ERROR_STARTS.iter().any(|s| line.starts_with(s))
+        && failing()
 }
 
 fn class_of(text: &str) -> Option<Class> {

@@ -109,3 +109,12 @@ pub const GENERIC: [&str; 8] = [
     "libguestfs error: guestfs_launch",
     "qemu-nbd did not start up",
 ];
+
+/// Errors of nbdkit that say no more than that its client has gone: a consequence of the failure,
+/// printed after its cause, or before it, as the threads go (nbdkit server/protocol.c).
+pub const ECHOES: [&str; 4] = [
+    "error: write reply: ",
+    "error: write data: ",
+    "error: write error data: ",
+    "error: read request: ",
+];

@@ -88,6 +88,16 @@ fn the_own_error_beats_the_noise_of_a_verbose_log() {
 }
 
 #[test]
+fn a_server_that_lost_its_client_is_not_the_cause() {
+    let lines = [
+        "nbdcopy: write at offset 31195136 failed: No space left on device",
+        "nbdkit: file.10: error: write reply: NBD_CMD_WRITE: Broken pipe",
+    ];
+    let own = ["nbdcopy command failed, see earlier error messages"];
+    assert_eq!(class(&own, &lines), Class::NoSpace);
+}
+
+#[test]
 fn the_human_error_line_serves_without_machine_messages() {
     assert_eq!(class(&[], &["virt-v2v: error: no bootloader detected"]), Class::NoBootLoader);
 }

@@ -1,6 +1,6 @@
 //! One container: how it is asked for, what it says, how it ends.
 
-use super::lab::{free_port, podman_sh, said};
+use super::lab::{free_port, podman_sh, root, said};
 use super::process::Namespace;
 use super::volume::Block;
 use nix::sys::signal::{Signal, kill};
@@ -316,10 +316,16 @@ impl Pod {
         let tail: Vec<String> =
             log.lines().skip(first).map(|l| l.chars().take(400).collect()).collect();
         let (tail, errors) = (tail.join("\n"), self.errors());
-        panic!(
-            "expected: {what}\n--- end of the log of {}\n{tail}\n--- stderr\n{errors}",
-            self.name
-        )
+        let kept = self.keep_log();
+        panic!("expected: {what}\n--- end of the log, {kept}\n{tail}\n--- stderr\n{errors}")
+    }
+
+    /// Keeps the complete log for somebody who has to find out why; says where.
+    fn keep_log(&self) -> String {
+        let file = root().join(format!("target/e2e-logs/{}.log", self.name));
+        let kept = fs::create_dir_all(file.parent().unwrap_or(&file))
+            .and_then(|()| fs::copy(self.logs.path().join("out"), &file));
+        kept.map_or_else(|e| format!("not kept: {e}"), |_| format!("kept in {}", file.display()))
     }
 }
 
