@@ -23,8 +23,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// The exit code of Go's `flag` package, which Forklift's pod has for a bad command line.
-const USAGE: u8 = 2;
 /// Lines that wait for a slow terminal.
 const TERMINAL_LINES: usize = 10_000;
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -35,7 +33,7 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         Err(e) => {
             // Help and version go to stdout and are no failure.
             let _ = e.print();
-            u8::try_from(e.exit_code()).unwrap_or(USAGE)
+            u8::try_from(e.exit_code()).unwrap_or(Class::Usage.exit_code())
         }
         Ok(Invocation::Command(Command::Preflight { json })) => preflight(env, json).await,
         Ok(Invocation::Command(Command::Convert(args))) => convert(&args, &env).await,
@@ -44,13 +42,24 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
 }
 
 async fn pod_mode(flags: &[String], env: BTreeMap<String, String>) -> u8 {
-    let config = Values::new(flags, env.clone()).and_then(|values| PodConfig::parse(&values));
-    let config = match config {
+    let values = Values::new(flags, env.clone());
+    let termination_log = match &values {
+        Ok(values) => values.get("V2V_terminationLog").map(PathBuf::from),
+        Err(_) => env.get("V2V_terminationLog").map(PathBuf::from),
+    };
+    let config = match values.and_then(|values| PodConfig::parse(&values)) {
         Ok(config) => config,
         Err(e) => {
-            let failure = Failure::new(Class::Config, e.to_string());
-            report_failure(&failure, Some(Path::new(TERMINATION_LOG)));
-            return if e.is_usage() { USAGE } else { failure.class.exit_code() };
+            let class = if e.is_usage() { Class::Usage } else { Class::Config };
+            let failure = Failure::new(class, e.to_string());
+            let path = termination_log.as_deref();
+            report_failure(&failure);
+            write_termination_log(
+                &failure,
+                path.or(Some(Path::new(TERMINATION_LOG))),
+                path.is_some(),
+            );
+            return failure.class.exit_code();
         }
     };
     let session =
@@ -112,7 +121,7 @@ async fn preflight(env: BTreeMap<String, String>, json: bool) -> u8 {
     };
     match result {
         Err(failure) => {
-            report_failure(&failure, None);
+            report_failure(&failure);
             failure.class.exit_code()
         }
         Ok(report) => {
@@ -147,16 +156,15 @@ impl Session {
     ) -> Result<Self, u8> {
         let failed = |what: &str, e: &io::Error| {
             let failure = Failure::new(Class::Internal, format!("cannot start {what}: {e}"));
-            report_failure(&failure, None);
+            report_failure(&failure);
             failure.class.exit_code()
         };
         let bus = Bus::default();
         let style = style(format);
         let (lines, shown) = mpsc::sync_channel(TERMINAL_LINES);
         let sender = (style == Style::Terminal).then_some(lines);
-        let spill_dir = env.get("TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let logging =
-            Logging::start(style, verbose, spill_dir, sender).map_err(|e| failed("the log", &e))?;
+        let logging = Logging::start(style, verbose, pod::temp_base(env), sender)
+            .map_err(|e| failed("the log", &e))?;
         let terminal = (style == Style::Terminal).then(|| Terminal::start(bus.clone(), shown));
         let stop = Stop::on_signals().map_err(|e| failed("signal handling", &e))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "v2v-pod");
@@ -253,11 +261,10 @@ fn log_end(what: &str, result: io::Result<()>) {
 }
 
 /// For failures before there is a log.
-fn report_failure(failure: &Failure, termination_log: Option<&Path>) {
+fn report_failure(failure: &Failure) {
     let mut err = io::stderr();
     say(&mut err, &format!("v2v-pod: {failure}"));
     say(&mut err, &format!("  try: {}", failure.advice));
-    write_termination_log(failure, termination_log, false);
 }
 
 /// Kubernetes mounts the file; it is not made where it is not wanted.

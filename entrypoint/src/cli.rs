@@ -110,6 +110,7 @@ pub enum OutputKind {
 
 /// `v2v-pod convert`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // flags
 pub struct ConvertArgs {
     /// Kind of source
     #[arg(short = 'i', value_name = "KIND", default_value = "disk")]
@@ -137,6 +138,9 @@ pub struct ConvertArgs {
     /// Accept source images that refer to other files (backing files, extents)
     #[arg(long)]
     pub allow_backing: bool,
+    /// Accept image files whose virtual size is larger than the room on their file system
+    #[arg(long)]
+    pub thin: bool,
     /// libvirt URL of the source [also: -ic]
     #[arg(long = "ic", value_name = "URL")]
     pub libvirt_url: Option<String>,

@@ -237,20 +237,46 @@ fn list(dir: &Path) -> Result<Vec<String>, DiskError> {
 pub struct OpenVolume {
     /// Bytes that fit on it.
     pub room_bytes: u64,
+    /// For an image: its file system, and what the image takes there already.
+    shared: Option<(u64, u64)>,
+    made: bool,
     file: Flock<File>,
 }
 
 impl OpenVolume {
+    /// True for an image that did not exist before and is still empty.
+    pub fn made_for_nothing(&self) -> bool {
+        self.made && self.file.metadata().is_ok_and(|m| m.len() == 0)
+    }
+
     /// Makes everything written so far durable, through whatever descriptor it was written.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 }
 
+/// Room for each disk. Images on one file system share its free space: what the disks before need
+/// is no longer there. With `thin`, images have all the room they want.
+pub fn rooms(volumes: &[OpenVolume], disks: &[u64], thin: bool) -> Vec<u64> {
+    let mut promised: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut rooms = Vec::new();
+    for (volume, disk) in volumes.iter().zip(disks) {
+        let Some((device, taken)) = volume.shared else {
+            rooms.push(volume.room_bytes);
+            continue;
+        };
+        let before = promised.entry(device).or_default();
+        rooms.push(if thin { u64::MAX } else { volume.room_bytes.saturating_sub(*before) });
+        *before = before.saturating_add(disk.saturating_sub(taken));
+    }
+    rooms
+}
+
 /// Opens a volume for writing without changing it; makes the image of a filesystem volume that has
 /// none. A device that is not ready is tried again.
 pub async fn open(volume: &Pv) -> Result<OpenVolume, DiskError> {
     let path = volume.path();
+    let made = matches!(volume, Pv::File(_)) && !path.exists();
     let file = match volume {
         Pv::Block(_) => {
             retry(|| OpenOptions::new().read(true).write(true).open(path), tokio::time::sleep).await
@@ -267,12 +293,16 @@ pub async fn open(volume: &Pv) -> Result<OpenVolume, DiskError> {
     }
     .map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
     let room_bytes = room(volume, &file)?;
+    let meta =
+        file.metadata().map_err(|source| DiskError::Open { path: path.to_owned(), source })?;
+    let shared =
+        matches!(volume, Pv::File(_)).then(|| (meta.dev(), meta.blocks().saturating_mul(512)));
     let file =
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             Errno::EWOULDBLOCK => DiskError::Busy { path: path.to_owned() },
             other => DiskError::Open { path: path.to_owned(), source: other.into() },
         })?;
-    Ok(OpenVolume { room_bytes, file })
+    Ok(OpenVolume { room_bytes, shared, made, file })
 }
 
 /// Tries again while the device says that it is not ready, at most ten times.

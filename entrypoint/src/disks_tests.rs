@@ -118,6 +118,29 @@ async fn a_filesystem_volume_gets_its_image_and_is_locked() {
 }
 
 #[tokio::test]
+async fn images_on_one_file_system_share_its_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut open_volumes = Vec::new();
+    for name in ["a.img", "b.img"] {
+        open_volumes.push(open(&Pv::File(dir.path().join(name))).await.unwrap());
+    }
+    let free = open_volumes[0].room_bytes;
+    let rooms_of = |thin| rooms(&open_volumes, &[free - 4096, 8192], thin);
+    assert!(rooms_of(false)[0] >= free - 4096 && rooms_of(false)[1] < free / 2);
+    assert_eq!(rooms_of(true), [u64::MAX; 2]);
+}
+
+#[tokio::test]
+async fn an_image_made_for_nothing_goes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (new, old) = (dir.path().join("new.img"), dir.path().join("old.img"));
+    std::fs::write(&old, b"").unwrap();
+    let map = DiskMap::new(vec![Pv::File(new.clone()), Pv::File(old.clone())]);
+    drop(crate::volumes::Volumes::open(map, false).await.unwrap());
+    assert!(!new.exists() && old.exists());
+}
+
+#[tokio::test]
 async fn a_link_in_a_volume_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let pv = Pv::File(dir.path().join("disk.img"));

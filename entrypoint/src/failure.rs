@@ -13,7 +13,9 @@ pub const TERMINATION_MESSAGE_BYTES: usize = 4096;
 /// What kind of failure it was. Decides the exit code and the advice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Environment or flags that make no sense.
+    /// A mistake on the command line.
+    Usage,
+    /// Settings that make no sense.
     Config,
     /// A volume is missing, too small, unreadable, or their number is wrong.
     Volume,
@@ -63,7 +65,8 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order of the table in `docs/contract.md`.
-    pub const ALL: [Class; 23] = [
+    pub const ALL: [Class; 24] = [
+        Class::Usage,
         Class::Config,
         Class::Volume,
         Class::Auth,
@@ -92,6 +95,8 @@ impl Class {
     #[allow(clippy::too_many_lines)] // a table
     fn row(self) -> (u8, &'static str, &'static str) {
         match self {
+            // The code of Go's `flag` package, which Forklift's pod has for a bad command line.
+            Class::Usage => (2, "usage", "see `v2v-pod --help` for commands and settings"),
             Class::Config => (64, "config", "correct the named setting and start again"),
             Class::Volume => (
                 20,
@@ -300,7 +305,7 @@ mod tests {
         let codes: HashSet<u8> = Class::ALL.iter().map(|c| c.exit_code()).collect();
         let names: HashSet<&str> = Class::ALL.iter().map(|c| c.name()).collect();
         assert_eq!((codes.len(), names.len()), (Class::ALL.len(), Class::ALL.len()));
-        assert!(!codes.contains(&0) && !codes.contains(&1) && !codes.contains(&2));
+        assert!(!codes.contains(&0) && !codes.contains(&1));
     }
 
     #[test]

@@ -139,6 +139,12 @@ fn is_finishing(line: &str) -> bool {
         && rest.starts_with(" Finishing off")
 }
 
+/// Path in `libguestfs: trace: disk_create "PATH" "raw" SIZE`: where virt-v2v makes a disk.
+pub fn created_path(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("libguestfs: trace: disk_create \"")?;
+    rest.split_once("\" \"").map(|(path, _)| path)
+}
+
 /// Size in `libguestfs: trace: disk_create "…-sda" "raw" 6442450944`: the target's exact size,
 /// known before its copy begins. virt-v2v creates the disks in order.
 fn created_size(line: &str) -> Option<u64> {
@@ -235,10 +241,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_path_of_a_new_disk_is_read() {
+        let line = r#"libguestfs: trace: disk_create "/w/a b-sda" "raw" 512"#;
+        assert_eq!(created_path(line), Some("/w/a b-sda"));
+        assert_eq!(created_path("libguestfs: trace: disk_create = 0"), None);
+    }
+
     proptest! {
         #[test]
         fn no_line_panics(line in "\\PC{0,80}|(.*Copying disk )?[0-9/]{0,30}|.{0,5} [0-9]{0,25}% \\[[*-]{0,5}\\]|.*trace: disk_create \".*") {
             events(&[&line]);
+            created_path(&line);
             let _ = MachineMessage::parse(&line);
         }
     }

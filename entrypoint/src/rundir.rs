@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "v2v-pod.";
+const MAKING_PREFIX: &str = ".v2v-pod-new.";
 const LOCK: &str = "lock";
 /// `sun_path` holds 108 bytes; virt-v2v adds `/tmp/v2v.XXXXXX/out59`.
 const SOCKET_PATH_BYTES: usize = 107;
@@ -34,12 +35,17 @@ impl RunDir {
     pub fn create(base: &Path) -> io::Result<Self> {
         fs::create_dir_all(base)?;
         remove_stale(base);
+        // Made and locked under a name that nobody cleans up, so that no other run takes it for dead.
         let private = fs::Permissions::from_mode(0o700);
-        let path =
-            tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(base)?.keep();
-        let lock = File::create(path.join(LOCK))?;
+        let making =
+            tempfile::Builder::new().prefix(MAKING_PREFIX).permissions(private).tempdir_in(base)?;
+        let lock = File::create(making.path().join(LOCK))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, e)| io::Error::from(e))?;
+        let name = making.path().to_string_lossy().replace(MAKING_PREFIX, PREFIX);
+        let path = PathBuf::from(name);
+        fs::rename(making.path(), &path)?;
+        let _ = making.keep();
         DirBuilder::new().mode(0o700).create(path.join("tmp"))?;
         Ok(Self { path, _lock: lock })
     }

@@ -48,8 +48,9 @@ async fn measure(
 ) -> Result<(ImageFormat, u64), Failure> {
     let (header, is_block) = read_header(path)?;
     let format = decide_format(path, explicit, &header, is_block).map_err(|e| {
-        let class =
-            if matches!(e, ImageError::NotAsNamed { .. }) { Class::Io } else { Class::Config };
+        // Without a known header it may just be empty; another format's header is a trap.
+        let unknown = matches!(e, ImageError::NotAsNamed { found: None, .. });
+        let class = if unknown { Class::Io } else { Class::Config };
         Failure::new(class, e.to_string()).advise("name the true format with --format")
     })?;
     let name = path.to_string_lossy();
@@ -100,7 +101,7 @@ fn read_header(path: &Path) -> Result<(Vec<u8>, bool), Failure> {
 /// `path does not exist`, with what is in the folder instead.
 pub fn not_found(path: &Path) -> String {
     let shown = path.display();
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = std::fs::read_dir(dir) else {
         return format!("{shown} does not exist, nor does its folder");
     };

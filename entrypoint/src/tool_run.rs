@@ -6,7 +6,7 @@ use crate::classify::Evidence;
 use crate::event::{Event, Severity};
 use crate::failure::{Class, Failure};
 use crate::log;
-use crate::progress::{MachineMessage, Tracker};
+use crate::progress::{self, MachineMessage, Tracker};
 use crate::source_check;
 use crate::supervise::lines::End;
 use crate::supervise::stop::{Stop, StopCause};
@@ -207,6 +207,11 @@ impl<'a> Ear<'a> {
         }
         if line.contains(source_check::OPENING) {
             self.source_is_open();
+        }
+        if let Some(failure) =
+            progress::created_path(line).and_then(|p| self.volumes?.stray_disk(Path::new(p)))
+        {
+            self.runner.stop.set(StopCause::Abort(failure));
         }
         let bus = &self.runner.bus;
         self.tracker.output(line, &mut |event| bus.emit(&event));

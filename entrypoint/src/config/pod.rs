@@ -3,9 +3,13 @@
 
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 use v2v_args::OutputMode;
+
+/// Where Forklift's controller asks for the result.
+const RESULT_PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8079);
 
 /// A VM that libvirt reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub struct GuestOptions {
     pub xfs_compatibility: bool,
     /// Append `xfs_repair_ignore=1` to the appliance's kernel command line.
     pub xfs_repair_ignore: bool,
-    /// Further options for virt-v2v(-in-place); `None` when not given (an empty list is given).
+    /// Further options for virt-v2v(-in-place).
     pub extra: Vec<String>,
     /// Further options for the inspector.
     pub inspector_extra: Vec<String>,
@@ -91,7 +95,7 @@ pub struct Paths {
     pub domain_xml: PathBuf,
 }
 
-/// Ports; 0 turns one off.
+/// Ports; 0 turns metrics or the live page off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Ports {
@@ -160,6 +164,8 @@ pub struct PodConfig {
     pub paths: Paths,
     /// How to run.
     pub runtime: Runtime,
+    /// Variables that ask for guest customisation, which is not built.
+    pub skipped: Vec<&'static str>,
     /// Forgiven mistakes, for the log.
     pub notes: Vec<String>,
 }
@@ -184,6 +190,7 @@ impl PodConfig {
             guest: reader.guest(),
             paths: reader.paths(),
             runtime: reader.runtime()?,
+            skipped: reader.skipped(),
             notes: reader.notes,
         })
     }
@@ -290,6 +297,24 @@ impl Reader<'_> {
         }
     }
 
+    fn skipped(&mut self) -> Vec<&'static str> {
+        let mut skipped = Vec::new();
+        for name in [
+            "V2V_vsphereVmwareDriverRemoval",
+            "V2V_windowsRegistryNetworkConfig",
+            "V2V_waitForGuestReboot",
+        ] {
+            if self.boolean(name, false) {
+                skipped.push(name);
+            }
+        }
+        // Any text counts as true here.
+        if self.values.get("V2V_multipleIPsPerNic").is_some() {
+            skipped.push("V2V_multipleIPsPerNic");
+        }
+        skipped
+    }
+
     fn vsphere(&self, url: String) -> VSphere {
         VSphere {
             url,
@@ -361,9 +386,15 @@ impl Reader<'_> {
     fn runtime(&self) -> Result<Runtime, ConfigError> {
         Ok(Runtime {
             ports: Ports {
-                metrics: self.number("V2V_metricsPort", 2112, "a port number")?,
+                metrics: self.number("V2V_metricsPort", 2112, "a port number, or 0")?,
                 live: self.number("V2V_livePort", 2113, "a port number, or 0")?,
-                result: self.number("V2V_resultPort", 8080, "a port number")?,
+                result: self
+                    .number::<NonZeroU16>(
+                        "V2V_resultPort",
+                        RESULT_PORT,
+                        "a port number from 1 to 65535",
+                    )?
+                    .get(),
             },
             log_format: self.choice("V2V_logFormat", "auto, json, human or plain", log_format)?,
             termination_log: self.text("V2V_terminationLog").map(PathBuf::from),

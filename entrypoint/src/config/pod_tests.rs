@@ -87,6 +87,7 @@ fn bad_settings_of_ours_are_errors() {
     for (name, value) in [
         ("V2V_output", "qemu"),
         ("V2V_livePort", "70000"),
+        ("V2V_resultPort", "0"),
         ("V2V_logFormat", "xml"),
         ("V2V_preflight", "no"),
     ] {

@@ -8,7 +8,6 @@ use crate::disks::{DiskMap, Pv};
 use crate::event::{Event, Phase};
 use crate::failure::{Class, Failure};
 use crate::guest::vm_yaml::rfc1123;
-use crate::links;
 use crate::preflight::{self, Need, Report};
 use crate::rundir::RunDir;
 use crate::sources;
@@ -45,6 +44,8 @@ struct Local<'a> {
     virt_v2v: Tool,
     inspector: Tool,
     input: Input,
+    /// virt-v2v writes into this folder itself; there are no volumes then.
+    direct: Option<PathBuf>,
     run_dir: &'a Path,
 }
 
@@ -80,10 +81,21 @@ pub async fn preflight(env: &BTreeMap<String, String>) -> Result<Report, Failure
     preflight::check_temp(&mut report, &base);
     let accelerator = preflight::check_kvm(&mut report, &toolbox, run_dir.path()).await;
     toolbox.use_accelerator(accelerator);
-    let needs =
-        ["virt-v2v", "virt-v2v-in-place", "virt-v2v-inspector", "nbdkit", "nbdcopy", "qemu-img"];
-    preflight::check_tools(&mut report, &toolbox, &needs.map(|tool| Need { tool, fact: None }))
-        .await;
+    let needs = ["virt-v2v", "nbdkit", "nbdcopy", "qemu-img"].map(|tool| Need { tool, fact: None });
+    preflight::check_tools(&mut report, &toolbox, &needs).await;
+    for (tool, purpose) in [
+        ("virt-v2v-inspector", "--inspect and pod mode"),
+        ("virt-v2v-in-place", "in-place conversion"),
+    ] {
+        match toolbox.find(tool) {
+            Some(path) => report.ok("tools", path.display().to_string()),
+            None => report.note(
+                "tools",
+                format!("{tool} is not installed"),
+                format!("it is needed for {purpose}"),
+            ),
+        }
+    }
     preflight::check_appliance(&mut report, &toolbox, true).await;
     Ok(report)
 }
@@ -102,10 +114,8 @@ async fn check<'a>(
     toolbox.use_accelerator(accelerator);
     bus.emit(&Event::Accelerator(if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" }));
     let fact = if args.output == OutputKind::Local { "output:local" } else { "output:kubevirt" };
-    let needs = [
-        Need { tool: "virt-v2v", fact: Some(fact) },
-        Need { tool: "virt-v2v-inspector", fact: None },
-    ];
+    let mut needs = vec![Need { tool: "virt-v2v", fact: Some(fact) }];
+    needs.extend(args.inspect.then_some(Need { tool: "virt-v2v-inspector", fact: None }));
     let features = preflight::check_tools(&mut report, toolbox, &needs).await;
     let prepared = prepare_source(args, toolbox, &mut report).await;
     let start = report.failure().is_some();
@@ -114,7 +124,7 @@ async fn check<'a>(
     if let Some(failure) = report.failure() {
         return Err(failure);
     }
-    let (input, volumes) = prepared.ok_or_else(|| {
+    let (input, volumes, direct) = prepared.ok_or_else(|| {
         Failure::new(Class::Internal, "preflight found no problem but no volumes either")
     })?;
     let name = guest_name(args);
@@ -141,16 +151,18 @@ async fn check<'a>(
             class: Class::Inspection,
         },
         input,
+        direct,
         run_dir,
     })
 }
 
-/// Source and volumes, checked against each other; problems go into the report.
+/// Source and volumes, checked against each other; problems go into the report. The folder is set
+/// when the number of disks is not known before virt-v2v has opened the source.
 async fn prepare_source(
     args: &ConvertArgs,
     toolbox: &Toolbox,
     report: &mut Report,
-) -> Option<(Input, Volumes)> {
+) -> Option<(Input, Volumes, Option<PathBuf>)> {
     let mut fail = |failure: Failure| {
         report.problem("source", failure);
         None
@@ -163,13 +175,9 @@ async fn prepare_source(
         Ok(Targets::Each(volumes)) => DiskMap::new(volumes),
         Ok(Targets::Folder(dir)) => {
             let Some(count) = sizes.as_ref().map(Vec::len).or_else(|| domain_disks(&input)) else {
-                return fail(
-                    Failure::new(
-                        Class::Config,
-                        "the number of the source's disks is not known before it is opened",
-                    )
-                    .advise("give one --to for each disk of the guest"),
-                );
+                // Only virt-v2v will know how many there are; it writes into the folder itself.
+                let none = Volumes::open(DiskMap::new(Vec::new()), args.thin).await.ok()?;
+                return Some((input, none, Some(dir)));
             };
             let name = guest_name(args);
             DiskMap::new((0..count).map(|i| Pv::File(dir.join(disk_link_name(&name, i)))).collect())
@@ -180,7 +188,7 @@ async fn prepare_source(
     if count != map.len() {
         return fail(Failure::new(Class::Volume, map.count_error(count).to_string()));
     }
-    let opened = match Volumes::open(map).await {
+    let opened = match Volumes::open(map, args.thin).await {
         Ok(opened) => opened,
         Err(problems) => return fail(volumes::failure(&problems)),
     };
@@ -189,7 +197,7 @@ async fn prepare_source(
         return fail(volumes::failure(&problems));
     }
     report.ok("volumes", opened.names().join(" "));
-    Some((input, opened))
+    Some((input, opened, None))
 }
 
 /// The source for virt-v2v, and the sizes of its disks where they can be had now.
@@ -261,7 +269,24 @@ fn guest_name(args: &ConvertArgs) -> String {
         };
         rfc1123(&stem).unwrap_or_else(|| "guest".to_owned())
     };
-    args.name.clone().unwrap_or_else(from_source)
+    v2v_args::sanitize_slash(&args.name.clone().unwrap_or_else(from_source))
+}
+
+/// More than any source has.
+const MOST_DISKS: usize = 1000;
+
+/// The disks that virt-v2v wrote into a folder by itself, in order, made durable.
+fn written_disks(dir: &Path, name: &str) -> Result<Vec<PathBuf>, Failure> {
+    let disks: Vec<PathBuf> = (0..MOST_DISKS)
+        .map(|i| dir.join(disk_link_name(name, i)))
+        .take_while(|p| p.is_file())
+        .collect();
+    for disk in &disks {
+        fs::File::open(disk).and_then(|f| f.sync_all()).map_err(|e| {
+            Failure::new(Class::Io, format!("fsync of {} failed: {e}", disk.display()))
+        })?;
+    }
+    Ok(disks)
 }
 
 fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
@@ -286,28 +311,52 @@ fn described(args: &ConvertArgs, name: &str, volumes: &Volumes) -> Event {
 }
 
 impl Local<'_> {
-    async fn convert(self) -> Result<Outcome, Failure> {
-        let bus = &self.runner.bus;
-        bus.emit(&Event::PhaseEntered(Phase::Prepare));
-        let work = self.run_dir.join("out");
-        fs::create_dir(&work).map_err(|e| {
-            Failure::new(Class::NoSpace, format!("cannot make {}: {e}", work.display()))
-        })?;
-        let links = links::make(&work, &self.name, &self.volumes.map)
-            .map_err(|e| Failure::new(Class::Config, e.to_string()))?;
-        bus.emit(&Event::PhaseEntered(Phase::Convert));
+    async fn convert(mut self) -> Result<Outcome, Failure> {
+        self.enter(Phase::Prepare)?;
+        let work = match &self.direct {
+            Some(dir) => dir.clone(),
+            None => self.make_links()?,
+        };
+        self.enter(Phase::Convert)?;
         let mut request = self.request(&work);
         let argv = |fd| {
             request.machine_readable_fd = fd;
             request.argv()
         };
-        self.runner.run(self.virt_v2v, Some(&self.volumes), argv).await?;
-        self.volumes.seal(&links)?;
+        let volumes = self.direct.is_none().then_some(&self.volumes);
+        self.runner.run(self.virt_v2v, volumes, argv).await?;
+        let disks = match &self.direct {
+            Some(dir) => written_disks(dir, &self.name)?,
+            None => self.volumes.map.volumes().iter().map(|v| v.path().to_owned()).collect(),
+        };
+        self.volumes.seal()?;
         if self.args.inspect {
-            bus.emit(&Event::PhaseEntered(Phase::Inspect));
+            self.enter(Phase::Inspect)?;
+            let links =
+                if self.direct.is_some() { disks.clone() } else { self.volumes.links().to_vec() };
             self.inspect(&work, links).await?;
         }
-        self.keep_results(&work)
+        self.keep_results(&work, disks)
+    }
+
+    /// Begins a phase, unless it is time to stop.
+    fn enter(&self, phase: Phase) -> Result<(), Failure> {
+        if let Some(cause) = self.runner.stop.cause() {
+            return Err(cause.failure());
+        }
+        self.runner.bus.emit(&Event::PhaseEntered(phase));
+        Ok(())
+    }
+
+    fn make_links(&mut self) -> Result<PathBuf, Failure> {
+        let work = self.run_dir.join("out");
+        fs::create_dir(&work).map_err(|e| {
+            Failure::new(Class::NoSpace, format!("cannot make {}: {e}", work.display()))
+        })?;
+        self.volumes
+            .link(&work, &self.name)
+            .map_err(|e| Failure::new(Class::Config, e.to_string()))?;
+        Ok(work)
     }
 
     fn common(&self) -> Common {
@@ -361,7 +410,7 @@ impl Local<'_> {
     }
 
     /// Brings the metadata out of the temporary folder.
-    fn keep_results(&self, work: &Path) -> Result<Outcome, Failure> {
+    fn keep_results(&self, work: &Path, disks: Vec<PathBuf>) -> Result<Outcome, Failure> {
         let mut files = Vec::new();
         let inspection = self.args.inspect.then(|| work.join("inspection.xml"));
         let link_name = v2v_args::sanitize_slash(&self.name);
@@ -373,7 +422,7 @@ impl Local<'_> {
                 inspection.as_deref(),
                 &self.name,
                 &self.args.claims,
-                self.volumes.map.len(),
+                disks.len(),
             )?;
             self.keep(yaml.as_bytes(), &yaml_name, &mut files)?;
             self.keep_file(&domain, &format!("{link_name}.xml"), &mut files)?;
@@ -383,7 +432,6 @@ impl Local<'_> {
         if let Some(inspection) = &inspection {
             self.keep_file(inspection, "inspection.xml", &mut files)?;
         }
-        let disks = self.volumes.map.volumes().iter().map(|v| v.path().to_owned()).collect();
         Ok(Outcome { disks, files })
     }
 

@@ -88,7 +88,7 @@ async fn look(
     let volumes = volumes?;
     bus.emit(&described(config, &volumes));
     Some(Ready {
-        main: Tool { name: main_need.tool, messages: answered(0), class: Class::Conversion },
+        main: Tool { name: main_need.tool, messages: answered(0), class: main_class(config) },
         inspector: Tool {
             name: inspector_need.tool,
             messages: answered(1),
@@ -112,6 +112,13 @@ fn needs(config: &PodConfig) -> (Need, Need) {
         Job::RemoteInspect { .. } => Need { tool: "virt-v2v-inspector", fact: None },
     };
     (main, Need { tool: "virt-v2v-inspector", fact: None })
+}
+
+fn main_class(config: &PodConfig) -> Class {
+    match config.job {
+        Job::RemoteInspect { .. } => Class::Inspection,
+        _ => Class::Conversion,
+    }
 }
 
 fn helper_needs(config: &PodConfig) -> Vec<Need> {
@@ -143,7 +150,7 @@ async fn check_volumes(config: &PodConfig, report: &mut Report) -> Option<Volume
         return None;
     }
     let map = if needed { map } else { DiskMap::new(Vec::new()) };
-    match Volumes::open(map).await {
+    match Volumes::open(map, false).await {
         Ok(volumes) => {
             report.ok(
                 "volumes",
@@ -197,7 +204,9 @@ async fn check_source(
                         report.problem("source", crate::volumes::failure(&problems));
                     }
                 }
-                Err(failure) if failure.class == Class::Config => report.problem("source", failure),
+                Err(failure) if failure.class == Class::Config => {
+                    report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
+                }
                 Err(failure) => report.note("source", failure.message, failure.advice),
             }
         }

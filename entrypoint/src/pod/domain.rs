@@ -73,7 +73,24 @@ impl Pod<'_> {
         }
         // stdout and stderr share a pipe: warnings may stand before the document.
         let start = xml.find('<').unwrap_or(0);
-        Ok(xml.split_off(start))
+        let xml = xml.split_off(start);
+        self.check_name(&xml)?;
+        Ok(xml)
+    }
+
+    /// virsh takes a number for an ID and a UUID for itself: make sure that it is the VM we mean.
+    fn check_name(&self, xml: &str) -> Result<(), Failure> {
+        let document = roxmltree::Document::parse(xml).map_err(|e| {
+            Failure::new(Class::Io, format!("the domain of {} is no XML: {e}", self.config.vm_name))
+        })?;
+        let mut names = document.root_element().children().filter(|n| n.has_tag_name("name"));
+        match names.find_map(|n| n.text()) {
+            Some(name) if name != self.config.vm_name => Err(Failure::new(
+                Class::NotFound,
+                format!("asked for the VM {}, libvirt gave {name}", self.config.vm_name),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn write_auth_file(&self, vsphere: &VSphere) -> Result<PathBuf, Failure> {
@@ -82,7 +99,7 @@ impl Pod<'_> {
         let password = first_line(&paths.secret_key)?;
         let host = url::Url::parse(&vsphere.url)
             .ok()
-            .and_then(|u| u.host_str().map(str::to_owned))
+            .and_then(|u| u.host_str().map(|h| h.trim_matches(['[', ']']).to_owned()))
             .unwrap_or_default();
         let path = self.run_dir.join("libvirt-auth");
         let text = format!(

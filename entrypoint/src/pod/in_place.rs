@@ -3,19 +3,27 @@
 //! virt-v2v-in-place has no overlay of its own: a failure would leave a disk that neither boots nor
 //! can be converted again. So it works on a qcow2 overlay over each volume, which is committed when
 //! all went well and thrown away otherwise.
+//!
+//! A commit cannot be undone, and over several disks it is not atomic. So it is not interrupted,
+//! and a mark in the work folder says that it has begun: a run that finds the mark finishes the
+//! commit, which may be repeated at will, instead of converting half-committed disks.
 
 use super::Pod;
 use crate::config::pod::VSphere;
 use crate::failure::{Class, Failure};
 use crate::guest::domain_xml::{DiskLink, LinkFormat, rewrite_domain};
 use crate::links;
-use crate::tool_run::Tool;
+use crate::supervise::stop::Stop;
+use crate::tool_run::{Runner, Tool};
+use crate::vm_result;
 use crate::volumes::Volumes;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use v2v_args::{InPlace, InPlaceInput};
 
+/// Its presence in the work folder means: the overlays there are to be committed.
+const COMMIT_MARK: &str = "commit-has-begun";
 const QEMU_IMG: Tool = Tool { name: "qemu-img", messages: false, class: Class::Io };
 
 impl Pod<'_> {
@@ -25,6 +33,15 @@ impl Pod<'_> {
         vsphere: Option<&VSphere>,
         overlay: bool,
     ) -> Result<(), Failure> {
+        let overlays: Vec<PathBuf> =
+            self.links().iter().map(|l| with_suffix(l, ".qcow2")).collect();
+        let mark = self.config.paths.work_dir.join(COMMIT_MARK);
+        if overlay && mark.exists() {
+            tracing::warn!(
+                "an earlier run was stopped while it committed its overlays; the commit is finished"
+            );
+            return self.commit(&overlays, &mark).await;
+        }
         let domain = match vsphere {
             Some(vsphere) => Some(self.fetch_domain(vsphere).await?),
             None => None,
@@ -32,12 +49,20 @@ impl Pod<'_> {
         if !overlay {
             return self.run_in_place(domain.as_deref(), LinkFormat::Raw).await;
         }
-        let overlays: Vec<PathBuf> = self.links.iter().map(|l| with_suffix(l, ".qcow2")).collect();
         if let Err(failure) = self.convert_on_overlays(&overlays, domain.as_deref()).await {
             self.discard(&overlays);
             return Err(failure);
         }
-        self.commit(&overlays).await
+        if let Some(cause) = self.runner.stop.cause() {
+            self.discard(&overlays);
+            return Err(cause.failure());
+        }
+        vm_result::write_durably(&mark, b"")?;
+        self.commit(&overlays, &mark).await
+    }
+
+    fn links(&self) -> &[PathBuf] {
+        self.ready.volumes.links()
     }
 
     async fn convert_on_overlays(
@@ -58,36 +83,37 @@ impl Pod<'_> {
             ];
             self.qemu_img(&args).await?;
         }
-        for (link, overlay) in self.links.iter().zip(overlays) {
+        for (link, overlay) in self.links().iter().zip(overlays) {
             links::point(link, overlay).map_err(|e| Failure::new(Class::Config, e.to_string()))?;
         }
         self.run_in_place(domain, LinkFormat::Qcow2).await
     }
 
-    /// Writes the changes into the volumes. Not atomic over several disks; an overlay that could
-    /// not be committed is kept, so that nothing of the conversion is lost.
-    async fn commit(&self, overlays: &[PathBuf]) -> Result<(), Failure> {
-        for overlay in overlays {
-            self.qemu_img(&["commit".as_ref(), overlay]).await.map_err(|f| {
+    /// Writes the changes into the volumes, whatever signals come. An overlay that could not be
+    /// committed is kept, so that nothing of the conversion is lost.
+    async fn commit(&self, overlays: &[PathBuf], mark: &Path) -> Result<(), Failure> {
+        let undisturbed = Runner { stop: Stop::default(), ..self.runner.clone() };
+        for overlay in overlays.iter().filter(|o| o.exists()) {
+            let argv = vec!["commit".into(), overlay.clone().into()];
+            undisturbed.run(QEMU_IMG, None, |_| argv).await.map_err(|f| {
                 let message = format!(
                     "the conversion succeeded, but {} could not be committed: {f}",
                     overlay.display()
                 );
-                let advice = format!(
-                    "{}; the overlays are kept: commit them with `qemu-img commit`",
-                    f.advice
-                );
-                f.advise(advice).with_message(message)
+                f.with_message(message)
+                    .advise("remove the cause and start again with the same work folder: the commit is then finished")
             })?;
         }
+        self.ready.volumes.sync()?;
         self.discard(overlays);
-        Ok(())
+        fs::remove_file(mark)
+            .map_err(|e| Failure::new(Class::Io, format!("cannot remove {}: {e}", mark.display())))
     }
 
     /// Removes the overlays and points the links at the volumes again.
     fn discard(&self, overlays: &[PathBuf]) {
         for ((link, overlay), volume) in
-            self.links.iter().zip(overlays).zip(self.ready.volumes.map.volumes())
+            self.links().iter().zip(overlays).zip(self.ready.volumes.map.volumes())
         {
             if let Err(e) = links::point(link, volume.path()) {
                 tracing::warn!(error = %e, "link not restored");
@@ -104,7 +130,7 @@ impl Pod<'_> {
         let input = match domain {
             Some(xml) => InPlaceInput::LibvirtXml(self.write_domain(xml, format)?),
             None => {
-                InPlaceInput::Disks { links: self.links.clone(), raw: format == LinkFormat::Raw }
+                InPlaceInput::Disks { links: self.links().to_vec(), raw: format == LinkFormat::Raw }
             }
         };
         let mut request = InPlace {
@@ -123,14 +149,14 @@ impl Pod<'_> {
 
     fn write_domain(&self, xml: &str, format: LinkFormat) -> Result<PathBuf, Failure> {
         let links: Vec<DiskLink> =
-            self.links.iter().map(|path| DiskLink { path: path.clone(), format }).collect();
+            self.links().iter().map(|path| DiskLink { path: path.clone(), format }).collect();
         let domain = rewrite_domain(xml, &links).map_err(|e| {
             Failure::new(Class::Config, format!("the domain of {}: {e}", self.config.vm_name))
         })?;
-        if domain.disks_in_source != self.links.len() {
+        if domain.disks_in_source != self.links().len() {
             tracing::warn!(
                 source_disks = domain.disks_in_source,
-                volumes = self.links.len(),
+                volumes = self.links().len(),
                 "the source has another number of disks than there are volumes; only those with a volume are converted"
             );
         }

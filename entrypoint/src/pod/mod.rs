@@ -45,7 +45,6 @@ struct Pod<'a> {
     runner: Runner,
     ready: Ready,
     common: Common,
-    links: Vec<PathBuf>,
     /// Where the CA certificates are, when there is no link to them.
     ca: Option<PathBuf>,
     run_dir: &'a Path,
@@ -108,7 +107,6 @@ pub async fn run(
         },
         ready,
         common: Common::default(),
-        links: Vec::new(),
         ca: None,
         run_dir: run_dir.path(),
     };
@@ -129,7 +127,7 @@ impl Pod<'_> {
                 return self.inspect_remote(vsphere, disks).await;
             }
         }
-        self.ready.volumes.seal(&self.links)?;
+        self.ready.volumes.seal()?;
         self.enter(Phase::Inspect)?;
         self.inspect().await?;
         let yaml = self.vm_yaml()?;
@@ -215,7 +213,7 @@ impl Pod<'_> {
     async fn inspect(&self) -> Result<(), Failure> {
         let mut request = Inspect {
             output: self.config.paths.inspection.clone(),
-            links: self.links.clone(),
+            links: self.ready.volumes.links().to_vec(),
             common: self.common.clone(),
             no_fstrim: self.ready.inspector_no_fstrim,
             extra: self.config.guest.inspector_extra.clone(),

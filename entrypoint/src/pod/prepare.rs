@@ -44,10 +44,13 @@ impl Pod<'_> {
         })?;
         self.remove_old_results();
         self.link_ca();
-        self.links = links::make(&paths.work_dir, self.config.link_name(), &self.ready.volumes.map)
+        self.ready
+            .volumes
+            .link(&paths.work_dir, self.config.link_name())
             .map_err(|e| Failure::new(Class::Config, e.to_string()))?;
         self.write_static_ips()?;
         self.warn_of_scripts();
+        self.warn_of_skipped_settings();
         self.common = Common {
             root: self.config.guest.root.clone(),
             memsize_mb: self.config.guest.memsize_mb,
@@ -116,6 +119,20 @@ impl Pod<'_> {
         fs::write(&path, text).map_err(|e| {
             Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
         })
+    }
+
+    /// Guest customisation belongs to Forklift's own scripts; what was asked of it is named.
+    fn warn_of_skipped_settings(&self) {
+        if self.config.skipped.is_empty() {
+            return;
+        }
+        self.runner.bus.emit(&Event::Warned(Warning {
+            reason: "CustomizationSkipped".to_owned(),
+            message: format!(
+                "{} had no effect: v2v-pod does not customise guests yet",
+                self.config.skipped.join(", ")
+            ),
+        }));
     }
 
     fn warn_of_scripts(&self) {
