@@ -42,6 +42,12 @@ pub fn run() -> io::Result<u8> {
     }
 }
 
+/// For the run under process 1: a blocked signal stays blocked across fork and exec, and one that is
+/// blocked never reaches a handler, nor the tools.
+pub fn unblock_signals() -> io::Result<()> {
+    Ok(signals().thread_unblock()?)
+}
+
 fn signals() -> SigSet {
     [
         Signal::SIGCHLD,

@@ -11,6 +11,9 @@ fn main() -> ExitCode {
             Err(e) => fail(&format!("as process 1: {e}")),
         };
     }
+    if let Err(e) = init::unblock_signals() {
+        return fail(&format!("no signals: {e}"));
+    }
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let env: BTreeMap<String, String> = std::env::vars_os()

@@ -121,7 +121,7 @@ fn stopped_by_sigterm(migration: &Migration) {
     pod.until_log(INSPECTING, LONG);
     let begin = Instant::now();
     pod.signal(Signal::SIGTERM);
-    pod.fails_with(143, "terminated", LONG);
+    pod.fails_with(143, "terminated", 2 * GRACE);
     let took = begin.elapsed();
     pod.check(took < GRACE, format_args!("the pod ends within {GRACE:?}, not after {took:?}"));
     nothing_is_left(&mut pod, &work, &namespace);

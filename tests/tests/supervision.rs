@@ -226,6 +226,26 @@ fn orphans_are_reaped_as_process_one() {
     assert_eq!(fs::read_to_string(bench.path("zombies")).unwrap(), "", "orphans were not reaped");
 }
 
+/// Found by measuring: the tools had inherited the init's signal mask, so nbdkit never heard that it
+/// should end, and virt-v2v only ended by SIGKILL.
+#[test]
+fn signals_reach_the_tool_below_process_one() {
+    let bench = Bench::new(
+        "grep SigBlk /proc/$$/status > mask; trap 'echo > cleaned; exit 1' TERM; echo > started; while :; do sleep 0.05; done",
+    );
+    let pod = pod_binary();
+    let before = ["--pid", "--fork", "--mount-proc", pod.to_str().unwrap()];
+    let mut child = bench.command(Path::new("/usr/bin/unshare"), &before).spawn().unwrap();
+    bench.wait_for("started");
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let init = fs::read_to_string(children).unwrap();
+    let status = Command::new("kill").args(["-s", "TERM", init.trim()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(wait(&mut child).code(), Some(TERMINATED));
+    assert!(bench.path("cleaned").exists(), "the tool was not told to stop");
+    assert_eq!(fs::read_to_string(bench.path("mask")).unwrap().trim(), "SigBlk:\t0000000000000000");
+}
+
 #[test]
 fn a_target_in_use_is_refused() {
     let bench = Bench::new("echo > started; while :; do sleep 0.05; done");
