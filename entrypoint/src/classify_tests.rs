@@ -92,6 +92,8 @@ fn a_server_that_lost_its_client_is_not_the_cause() {
     let lines = [
         "nbdcopy: write at offset 31195136 failed: No space left on device",
         "nbdkit: file.10: error: write reply: NBD_CMD_WRITE: Broken pipe",
+        "nbdkit: file.4: error: read request: Connection reset by peer",
+        "error: read data: NBD_CMD_WRITE: Connection reset by peer",
     ];
     let own = ["nbdcopy command failed, see earlier error messages"];
     assert_eq!(class(&own, &lines), Class::NoSpace);

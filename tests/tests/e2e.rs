@@ -161,7 +161,7 @@ fn migrated(migration: &Migration) {
     let tmp = Path::new("/proc").join(first_process.to_string()).join("root/tmp");
     let exposed = [files_with(&work, SECRET), files_with(&tmp, SECRET)].concat();
     pod.check(exposed.is_empty(), format_args!("the secret is in no file, but in {exposed:?}"));
-    pod.until("the result is served", LONG, |_| http::is_open(ports.result));
+    pod.until("the result is served", LONG, |_| watch.has_seen_the_result());
 
     let (tools, in_tmp) = (namespace.tools(), listing(&tmp));
     pod.check(tools.is_empty(), format_args!("no tool runs while serving, but {tools:?}"));
@@ -696,29 +696,30 @@ fn a_bad_setting_is_named_in_the_termination_message() {
     let scratch = Scratch::new();
     let work = scratch.folder("work");
     // As the kubelet does: a file on the host, bound into the container.
-    let message = scratch.path("termination-log");
-    let cases = [
-        ("V2V_source", "vmware", 64, "V2V_source is \"vmware\""),
-        ("V2V_livePort", "many", 64, "V2V_livePort is \"many\""),
-    ];
-    for (variable, value, code, text) in cases {
-        fs::write(&message, "").unwrap();
-        std::os::unix::fs::chown(&message, Some(107), Some(107)).unwrap();
-        let mut pod = hyperv(&work, &work, "/source/boot.img")
-            .env(variable, value)
-            .mount(&message, "/dev/termination-log")
-            .start();
-        pod.ends_with(code, SHORT);
-        let said = fs::read_to_string(&message).unwrap();
-        let json: Value = serde_json::from_str(&said).unwrap_or_default();
-        let named = json["message"].as_str().is_some_and(|m| m.starts_with(text));
-        pod.check(
-            named && json["class"] == "config" && json["exit_code"] == code,
-            format_args!("{variable}={value} is named with class and code: {said:?}"),
-        );
-        let errors = pod.errors();
-        pod.check(errors.contains(text), "the log names it as well");
-    }
+    let file = scratch.path("termination-log");
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::chown(&file, Some(107), Some(107)).unwrap();
+    let mut pod = hyperv(&work, &work, "/source/boot.img")
+        .envs(&[("V2V_source", "vmware"), ("V2V_terminationLog", "")])
+        .mount(&file, "/dev/termination-log")
+        .start();
+    pod.ends_with(64, SHORT);
+    let said = fs::read_to_string(&file).unwrap();
+    let json: Value = serde_json::from_str(&said).unwrap_or_default();
+    let text = "V2V_source is \"vmware\"";
+    let named = json["message"].as_str().is_some_and(|m| m.starts_with(text));
+    pod.check(
+        named && json["class"] == "config" && json["exit_code"] == 64,
+        format_args!("/dev/termination-log names the setting, class and code: {said:?}"),
+    );
+    let errors = pod.errors();
+    pod.check(errors.contains(text), "stderr names it as well");
+
+    let request = hyperv(&work, &work, "/source/boot.img").env("V2V_output", "qcow2");
+    let mut pod = request.start();
+    let message = pod.fails_with(64, "config", SHORT);
+    let named = message.contains("V2V_output") && message.contains("qcow2");
+    pod.check(named, format_args!("the message names the setting: {message}"));
 }
 
 // --- Readers of the log ---------------------------------------------------------------------------

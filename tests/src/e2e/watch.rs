@@ -37,6 +37,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Watch {
     ended: Arc<AtomicBool>,
+    result_is_open: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
@@ -44,16 +45,24 @@ impl Watch {
     /// Starts to look.
     pub fn start(ports: Ports, namespace: Namespace, secret: &str) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
+        let result_is_open = Arc::new(AtomicBool::new(false));
         let (end, secret) = (ended.clone(), secret.to_owned());
+        let is_open = result_is_open.clone();
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
             while !end.load(Ordering::Relaxed) {
                 seen.look(ports, &namespace, &secret);
+                is_open.store(seen.result_open_in.is_some(), Ordering::Relaxed);
                 std::thread::sleep(INTERVAL);
             }
             seen
         });
-        Self { ended, thread }
+        Self { ended, result_is_open, thread }
+    }
+
+    /// Whether the result's port has answered.
+    pub fn has_seen_the_result(&self) -> bool {
+        self.result_is_open.load(Ordering::Relaxed)
     }
 
     /// Ends it.
