@@ -4,6 +4,7 @@
 #   BASE_IMAGE  the Debian 13 image to start from (default debian:trixie-slim; "none" = do not ask a registry)
 #   BINARY      the entrypoint's binary (default target/release/v2v-pod)
 #   IMAGE       the name of the result (default localhost/v2v-pod:latest)
+#   BUILD_LOG   a file for the output of debootstrap and apt (default standard error)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,14 +16,18 @@ BOOTSTRAPPED=localhost/v2v-pod-debian:trixie
 hash=$(cat "$here/Containerfile.base" "$here/install-tools.sh" | sha256sum | cut -c1-12)
 BASE=localhost/v2v-pod-base:$hash
 
+# Where the tools' own output goes. Not /dev/stderr by name: opening that truncates a log file.
+if [ -n "${BUILD_LOG:-}" ]; then exec 3>"$BUILD_LOG"; else exec 3>&2; fi
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 have() { buildah images --quiet "$1" >/dev/null 2>&1; }
 
 # The machine's own mirror and keyring: what apt on this host trusts and reaches is what debootstrap can use.
+# shellcheck disable=SC2016  # apt's own placeholders
 debian_mirror() {
     apt-get indextargets --format '$(SITE) $(ORIGIN) $(LABEL)' 2>/dev/null |
         awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
 }
+# shellcheck disable=SC2016
 security_mirror() {
     apt-get indextargets --format '$(SITE) $(LABEL)' 2>/dev/null | awk '$2 == "Debian-Security" { print $1; exit }'
 }
@@ -37,7 +42,7 @@ bootstrap_debian() {
     trap "buildah rm $ctr >/dev/null 2>&1 || true" EXIT
     root=$(buildah mount "$ctr")
     debootstrap --variant=minbase --include=ca-certificates \
-        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$root" "$mirror" >"${BUILD_LOG:-/dev/null}"
+        --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$root" "$mirror" >&3 2>&1
     {
         printf 'Types: deb\nURIs: %s\nSuites: trixie trixie-updates\nComponents: main\n' "$mirror"
         printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
@@ -68,14 +73,14 @@ build_base() {
     say "installing the tools (minutes)"
     # chroot isolation needs no OCI runtime, no cgroups and no network set-up of the build host.
     buildah bud --isolation chroot --pull-never --format oci --build-arg "BASE_IMAGE=$from" \
-        --file "$here/Containerfile.base" --tag "$BASE" "$here" >"${BUILD_LOG:-/dev/stderr}" 2>&1
+        --file "$here/Containerfile.base" --tag "$BASE" "$here" >&3 2>&1
     say "base done: $BASE"
 }
 
 case ${1:-} in
 --print-base) echo "$BASE"; exit 0 ;;
 --base-only | '') ;;
-*) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 command -v buildah >/dev/null || { say "buildah is missing: scripts/install-deps.sh image"; exit 1; }
 

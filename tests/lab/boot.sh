@@ -20,6 +20,7 @@ done
 
 tmp=$(mktemp -d)
 pid=''
+# shellcheck disable=SC2317  # called by the trap
 cleanup() {
     [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
     rm -rf "$tmp"

@@ -53,7 +53,9 @@ root=$work/root
 tree=$cache/tree-$suite-$(printf '%s %s' "$packages" "$recipe" | sha256sum | cut -c1-16).tar
 if [ ! -f "$tree" ]; then
     # The machine's own mirror: the first Debian archive in apt's sources.
+    # shellcheck disable=SC2016  # apt's own placeholders
     mirror=$(apt-get indextargets --format '$(SITE) $(ORIGIN) $(LABEL)' | awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')
+    [ -n "$mirror" ] || { say "no Debian mirror in apt's sources on this host"; exit 1; }
     say "debootstrap $suite"
     # INITRD=No: the initramfs is made once, below, with its configuration in place.
     INITRD=No debootstrap --variant=minbase --cache-dir="$cache/debs" --include="$packages" \

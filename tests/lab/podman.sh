@@ -21,6 +21,7 @@ v2v_podman_run() {
     done
     # runc: crun refuses hybrid cgroups. Host network: the container network needs nftables, which CI machines may lack.
     # The limits: podman asks for more than the hard limits of a container host allow, and fails.
+    # shellcheck disable=SC2054  # the comma is podman's
     local fixed=(
         --rm --runtime runc --network host --pull never
         --ulimit nofile=1024:1024 --ulimit nproc=4096:4096
