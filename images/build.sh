@@ -18,6 +18,8 @@ BASE=localhost/v2v-pod-base:$hash
 
 # Where the tools' own output goes. Not /dev/stderr by name: opening that truncates a log file.
 if [ -n "${BUILD_LOG:-}" ]; then exec 3>"$BUILD_LOG"; else exec 3>&2; fi
+# Debian 13's buildah asks for a million files, which a root without CAP_SYS_RESOURCE is refused.
+limits=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 have() { buildah images --quiet "$1" >/dev/null 2>&1; }
 
@@ -72,7 +74,7 @@ build_base() {
     fi
     say "installing the tools (minutes)"
     # chroot isolation needs no OCI runtime, no cgroups and no network set-up of the build host.
-    buildah bud --isolation chroot --pull-never --format oci --build-arg "BASE_IMAGE=$from" \
+    buildah bud --isolation chroot "${limits[@]}" --pull-never --format oci --build-arg "BASE_IMAGE=$from" \
         --file "$here/Containerfile.base" --tag "$BASE" "$here" >&3 2>&1
     say "base done: $BASE"
 }
@@ -91,6 +93,6 @@ if have "$BASE"; then say "base cached: $BASE"; else build_base; fi
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "$BINARY" "$context/v2v-pod"
-buildah bud --quiet --isolation chroot --pull-never --format oci --build-arg "BASE_IMAGE=$BASE" \
+buildah bud --quiet --isolation chroot "${limits[@]}" --pull-never --format oci --build-arg "BASE_IMAGE=$BASE" \
     --file "$here/Containerfile" --tag "$IMAGE" "$context" >/dev/null
 say "built $IMAGE"

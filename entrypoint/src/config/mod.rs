@@ -36,6 +36,12 @@ pub enum ConfigError {
         /// The source that needs it.
         source_kind: &'static str,
     },
+    /// Nothing says what to do.
+    #[error(
+        "V2V_source is not set; it must be vSphere, ova or hyperv (without a subcommand this is a \
+         pod's entrypoint: see `v2v-pod --help`)"
+    )]
+    NoSource,
     /// `V2V_source` is something else.
     #[error("V2V_source is {0:?}; it must be exactly vSphere, ova or hyperv")]
     BadSource(String),

@@ -293,6 +293,7 @@ impl Reader<'_> {
                 }
                 Ok(Source::HyperV(paths))
             }
+            "" => Err(ConfigError::NoSource),
             other => Err(ConfigError::BadSource(other.to_owned())),
         }
     }

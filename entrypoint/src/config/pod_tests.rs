@@ -33,6 +33,12 @@ fn missing_variables_are_named() {
 }
 
 #[test]
+fn an_empty_environment_is_told_what_to_set() {
+    let error = parse(&[]).unwrap_err();
+    assert!(error.to_string().contains("V2V_source is not set") && !error.is_usage());
+}
+
+#[test]
 fn in_place_skips_validation() {
     let c = parse(&[("V2V_inPlace", "T"), ("V2V_overlayEnabled", "false")]).unwrap();
     assert_eq!(c.job, Job::InPlace { vsphere: None, overlay: false });
