@@ -26,6 +26,12 @@ pub async fn probe(toolbox: &Toolbox, dir: &Path) -> (Accelerator, String) {
     if let Err(e) = fs::File::options().read(true).write(true).open("/dev/kvm") {
         return emulated(format!("/dev/kvm cannot be opened: {e}"));
     }
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !virtualizes(&cpu) {
+        return emulated(
+            "/dev/kvm exists, but the processor offers neither vmx nor svm".to_owned(),
+        );
+    }
     let Some(qemu) = QEMUS.into_iter().find(|q| toolbox.find(q).is_some()) else {
         return emulated("/dev/kvm exists, but there is no qemu to try it with".to_owned());
     };
@@ -63,8 +69,33 @@ pub async fn probe(toolbox: &Toolbox, dir: &Path) -> (Accelerator, String) {
     }
 }
 
+/// A nested host may offer the device without the processor's part: one instruction runs there,
+/// and Linux hangs. An unreadable list of flags decides nothing.
+fn virtualizes(cpuinfo: &str) -> bool {
+    let mut flags = cpuinfo.lines().filter(|l| l.starts_with("flags")).peekable();
+    flags.peek().is_none() || flags.any(|l| l.split_whitespace().any(|f| f == "vmx" || f == "svm"))
+}
+
 fn firmware_image() -> Vec<u8> {
     let mut image = vec![0; FIRMWARE_BYTES];
     image[RESET_VECTOR..RESET_VECTOR + CODE.len()].copy_from_slice(&CODE);
     image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_must_offer_virtualization() {
+        assert!(virtualizes("model\t: x\nflags\t\t: fpu vmx sse\n"));
+        assert!(!virtualizes("flags\t\t: fpu svm_lock sse vmxnet\n"));
+        assert!(virtualizes("no flags at all"));
+    }
+
+    #[test]
+    fn the_firmware_begins_where_the_processor_does() {
+        let image = firmware_image();
+        assert_eq!((image.len(), &image[0xfff0..0xfff5]), (FIRMWARE_BYTES, &CODE[..]));
+    }
 }

@@ -652,7 +652,8 @@ fn preflight_says_whether_kvm_works_and_starts_the_appliance() {
     let named = match kvm[..] {
         [(_, verdict, message)] if verdict == "ok" => message.contains("was started with KVM"),
         [(_, verdict, message)] => {
-            let reasons = ["does not work: ", "does not answer", "cannot be opened: "];
+            let reasons =
+                ["does not work: ", "does not answer", "cannot be opened: ", "neither vmx nor svm"];
             verdict == "note"
                 && message.ends_with("emulated (TCG)")
                 && reasons.iter().any(|r| message.contains(r))
