@@ -58,6 +58,8 @@ pub const RULES: &[Rule] = &[
         "is not supported", "unsupported guest", "no installed kernels", "no kernels",
         "no installed kernel", "multi-boot operating systems", "unknown guest",
     ]),
+    (Class::Vddk, &["libvixdisklib"]),
+    (Class::Appliance, &["could not create appliance", "guestfs_launch"]),
     (Class::Network, &[
         "could not resolve host", "couldn't resolve host", "unable to resolve address",
         "name or service not known", "temporary failure in name resolution",
@@ -90,7 +92,7 @@ pub const RULES: &[Rule] = &[
     ]),
     (Class::Config, &[
         "output guest name", "rfc1123", "rfc 1123", "'-on name'", "use ‘-on’",
-        "invalid argument of", "is not a valid", "unknown filter", "expecting",
+        "invalid argument of", "is not a valid", "unknown filter",
     ]),
     (Class::Io, &[
         "input/output error", "read failed", "write failed", "read error", "write error",

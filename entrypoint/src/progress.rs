@@ -34,6 +34,9 @@ impl MachineMessage {
     }
 }
 
+/// More disks than any source has.
+const MOST_DISKS: usize = 1000;
+
 /// Follows one run of virt-v2v.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -83,7 +86,11 @@ impl Tracker {
     }
 
     fn start(&mut self, number: usize, total: usize, emit: &mut impl FnMut(Event)) {
-        let Some(disk) = number.checked_sub(1) else { return };
+        // A guest can print such a line too: numbers that no source has are not believed.
+        let Some(disk) = number.checked_sub(1).filter(|_| number <= total && total <= MOST_DISKS)
+        else {
+            return;
+        };
         self.total = Some(total);
         // The same message comes on both streams; the later one must not move the bar back.
         if self.current.is_none_or(|current| disk > current) {
@@ -215,6 +222,7 @@ mod tests {
             "x 400% [**]",
             "[ x ] Finishing off",
             "Copying disk 0/1",
+            "Copying disk 18446744073709551615/18446744073709551615",
             "Copying disk a/1",
         ] {
             let mut all = vec!["[ 1.0] Copying disk 1/1"];

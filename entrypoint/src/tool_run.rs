@@ -226,7 +226,11 @@ impl<'a> Ear<'a> {
             self.source_is_open();
         }
         let bus = &self.runner.bus;
-        bus.emit(&Event::Message { severity, tool: self.name, text: message.message.clone() });
+        bus.emit(&Event::Message {
+            severity,
+            tool: self.name,
+            text: crate::classify::redact_urls(&message.message),
+        });
         self.tracker.message(message, &mut |event| bus.emit(&event));
     }
 

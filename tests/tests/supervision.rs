@@ -257,3 +257,16 @@ fn a_target_in_use_is_refused() {
     signal(&first, "TERM");
     assert_eq!(wait(&mut first).code(), Some(TERMINATED));
 }
+
+#[test]
+fn a_source_is_never_its_own_target() {
+    let bench = Bench::new("exit 1");
+    let source = bench.path("guest.img");
+    fs::remove_dir(bench.path("out")).unwrap();
+    std::os::unix::fs::symlink(&source, bench.path("out")).unwrap();
+    let mut child = bench.start();
+    let log = log_of(&mut child);
+    assert_eq!(wait(&mut child).code(), Some(64), "{log}");
+    assert!(log.contains("is the source itself"), "{log}");
+    assert_eq!(fs::metadata(&source).unwrap().len(), 1 << 20);
+}

@@ -18,6 +18,7 @@ use crate::vm_result;
 use crate::volumes::{self, Volumes};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use targets::{Targets, absolute, targets};
@@ -188,6 +189,9 @@ async fn prepare_source(
     if count != map.len() {
         return fail(Failure::new(Class::Volume, map.count_error(count).to_string()));
     }
+    if let Some(failure) = overwrites_source(&input, &map) {
+        return fail(failure);
+    }
     let opened = match Volumes::open(map, args.thin).await {
         Ok(opened) => opened,
         Err(problems) => return fail(volumes::failure(&problems)),
@@ -198,6 +202,36 @@ async fn prepare_source(
     }
     report.ok("volumes", opened.names().join(" "));
     Some((input, opened, None))
+}
+
+/// The failure for a target that is the source itself: virt-v2v would empty it first of all.
+fn overwrites_source(input: &Input, map: &DiskMap) -> Option<Failure> {
+    let sources: Vec<PathBuf> = match input {
+        Input::Disks { paths, .. } => paths.clone(),
+        Input::Ova(path) => vec![path.clone()],
+        Input::LibvirtXml(path) => {
+            let xml = fs::read_to_string(path).unwrap_or_default();
+            let files = crate::guest::domain_xml::disk_files(&xml).unwrap_or_default();
+            files.into_iter().flatten().map(PathBuf::from).chain([path.clone()]).collect()
+        }
+        Input::Libvirt(_) => Vec::new(),
+    };
+    let identity = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some(if meta.file_type().is_block_device() {
+            (meta.rdev(), 0)
+        } else {
+            (meta.dev(), meta.ino())
+        })
+    };
+    let is_source = |target: &Path| {
+        identity(target).is_some_and(|t| sources.iter().any(|s| identity(s) == Some(t)))
+    };
+    let target = map.volumes().iter().map(Pv::path).find(|t| is_source(t))?;
+    let message = format!("target {} is the source itself", target.display());
+    Some(
+        Failure::new(Class::Config, message).advise("name another target: the source is only read"),
+    )
 }
 
 /// The source for virt-v2v, and the sizes of its disks where they can be had now.

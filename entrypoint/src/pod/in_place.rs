@@ -36,7 +36,13 @@ impl Pod<'_> {
         let overlays: Vec<PathBuf> =
             self.links().iter().map(|l| with_suffix(l, ".qcow2")).collect();
         let mark = self.config.paths.work_dir.join(COMMIT_MARK);
-        if overlay && mark.exists() {
+        if let Ok(marked) = fs::read_to_string(&mark) {
+            if marked != self.mark_text() {
+                let message =
+                    format!("{} belongs to another VM or other volumes:\n{marked}", mark.display());
+                return Err(Failure::new(Class::Config, message)
+                    .advise("finish that run first, or remove the mark and its overlays if they are of no use"));
+            }
             tracing::warn!(
                 "an earlier run was stopped while it committed its overlays; the commit is finished"
             );
@@ -57,8 +63,15 @@ impl Pod<'_> {
             self.discard(&overlays);
             return Err(cause.failure());
         }
-        vm_result::write_durably(&mark, b"")?;
+        vm_result::write_durably(&mark, self.mark_text().as_bytes())?;
         self.commit(&overlays, &mark).await
+    }
+
+    /// Whose commit it is: the VM's name, and each link with its volume.
+    fn mark_text(&self) -> String {
+        let lines = self.links().iter().zip(self.ready.volumes.names());
+        let lines = lines.map(|(link, volume)| format!("{} {volume}\n", link.display()));
+        format!("{}\n{}", self.config.vm_name, lines.collect::<String>())
     }
 
     fn links(&self) -> &[PathBuf] {

@@ -73,7 +73,12 @@ impl Stop {
 
     /// Asks everything to stop.
     pub fn set(&self, cause: StopCause) {
-        self.sender.send_modify(|causes| causes.push(cause));
+        self.sender.send_modify(|causes| {
+            // Only a second signal means impatience; a second reason of ours adds nothing.
+            if causes.is_empty() || !matches!(cause, StopCause::Abort(_)) {
+                causes.push(cause);
+            }
+        });
     }
 
     /// The first cause, if there is one.
