@@ -6,6 +6,7 @@ use crate::bus::Bus;
 use crate::cli::{self, Command, ConvertArgs, Invocation};
 use crate::config::pod::{LogFormat, PodConfig, Ports};
 use crate::config::settings::Values;
+use crate::copy;
 use crate::event::Event;
 use crate::failure::{Class, Failure};
 use crate::local::{self, Outcome};
@@ -37,6 +38,9 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         }
         Ok(Invocation::Command(Command::Preflight { json })) => preflight(env, json).await,
         Ok(Invocation::Command(Command::Convert(args))) => convert(&args, &env).await,
+        Ok(Invocation::Command(Command::Copy(args))) => {
+            copy::run(&args, &pod::temp_base(&env)).await
+        }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
     }
 }

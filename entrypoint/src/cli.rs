@@ -2,8 +2,11 @@
 
 use crate::config::pod::{LogFormat, log_format};
 use crate::config::settings::SETTINGS;
+use crate::copy::args::{COPY_HELP, CopyArgs};
+use crate::grant::{Copier, CopySettings, RateSource};
 use crate::guest::image::ImageFormat;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use datapath::units::Rate;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -21,6 +24,8 @@ Examples:
       convert an image into the folder /srv/out
   v2v-pod convert -i disk boot.img data.img --to /dev/vg/boot /mnt/disks/disk1
       two disks, onto a block device and a filesystem volume
+  v2v-pod copy nbd://server/disk /dev/vg/disk --verify
+      copy a disk as it is, and compare
   v2v-pod preflight
       check this pod or machine: volumes, secrets, tools, appliance, KVM
   V2V_source=ova V2V_vmName=web V2V_diskPath=/ova/web.ova v2v-pod
@@ -48,6 +53,9 @@ pub enum Command {
     /// Convert a guest here and now, onto a folder or devices
     #[command(long_about = CONVERT_HELP)]
     Convert(Box<ConvertArgs>),
+    /// Copy disks, quickly and resumably, without converting anything
+    #[command(long_about = COPY_HELP)]
+    Copy(Box<CopyArgs>),
     /// Find everything that would make a conversion fail, all at once
     #[command(long_about = PREFLIGHT_HELP)]
     Preflight {
@@ -171,6 +179,18 @@ pub struct ConvertArgs {
     /// Static address or network of a NIC, may be repeated (virt-v2v --mac)
     #[arg(long, value_name = "MAC:…")]
     pub mac: Vec<String>,
+    /// Who copies the disks: v2v-pod, or libnbd's nbdcopy
+    #[arg(long, value_enum, default_value = "v2v-pod", value_name = "COPIER")]
+    pub copier: Copier,
+    /// Most bytes per second for all disks together: 200MiB/s
+    #[arg(long, value_name = "RATE", conflicts_with = "rate_file")]
+    pub rate: Option<Rate>,
+    /// File with the rate, read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub rate_file: Option<PathBuf>,
+    /// Read the targets back and compare them with what was read
+    #[arg(long)]
+    pub verify: bool,
     /// Files with passphrases of encrypted disks
     #[arg(long = "key-file", value_name = "FILE")]
     pub key_files: Vec<PathBuf>,
@@ -192,6 +212,18 @@ pub struct ConvertArgs {
     /// Further options for virt-v2v
     #[arg(last = true, value_name = "VIRT-V2V-OPTION")]
     pub extra: Vec<String>,
+}
+
+impl ConvertArgs {
+    /// How the disks are copied.
+    pub fn copy_settings(&self) -> CopySettings {
+        let file = self.rate_file.clone().map(RateSource::File);
+        CopySettings {
+            copier: self.copier,
+            rate: file.or(self.rate.map(RateSource::Fixed)),
+            verify: self.verify,
+        }
+    }
 }
 
 fn parse_log_format(text: &str) -> Result<LogFormat, String> {
@@ -294,7 +326,9 @@ mod tests {
 
     #[test]
     fn help_teaches_at_each_level() {
-        for args in [&["--help"][..], &["convert", "--help"], &["preflight", "--help"]] {
+        for args in
+            [&["--help"][..], &["convert", "--help"], &["copy", "--help"], &["preflight", "--help"]]
+        {
             let text = parsed(args).unwrap_err().to_string();
             assert!(text.contains("Examples:"), "{text}");
         }

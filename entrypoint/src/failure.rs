@@ -49,6 +49,8 @@ pub enum Class {
     Tool,
     /// Reading the source or writing the target failed.
     Io,
+    /// A target does not hold what was read from the source.
+    Integrity,
     /// The kernel killed a tool for want of memory, or memory ran out.
     Memory,
     /// The conversion finished, the inspection did not.
@@ -65,7 +67,7 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order of the table in `docs/contract.md`.
-    pub const ALL: [Class; 24] = [
+    pub const ALL: [Class; 25] = [
         Class::Usage,
         Class::Config,
         Class::Volume,
@@ -84,6 +86,7 @@ impl Class {
         Class::Appliance,
         Class::Tool,
         Class::Io,
+        Class::Integrity,
         Class::Memory,
         Class::Inspection,
         Class::Conversion,
@@ -174,6 +177,9 @@ impl Class {
                 "io",
                 "check the health of the source datastore and of the target volumes, then start again",
             ),
+            Class::Integrity => {
+                (38, "integrity", "check the target volume's storage, and copy the disk again")
+            }
             Class::Memory => (
                 36,
                 "memory",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use v2v_pod::{app, init};
+use v2v_pod::{app, init, nbdcopy};
 
 fn main() -> ExitCode {
     if init::is_needed() {
@@ -14,15 +14,23 @@ fn main() -> ExitCode {
     if let Err(e) = init::unblock_signals() {
         return fail(&format!("no signals: {e}"));
     }
+    let mut words = std::env::args_os();
+    if nbdcopy::is_name(words.next().as_ref()) {
+        let words: Vec<_> = words.collect();
+        return run(async || nbdcopy::run(words).await);
+    }
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
-    // One thread: children are tied to the thread that starts them, see `sys`.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => ExitCode::from(runtime.block_on(app::run(&args, env))),
+    run(async || app::run(&args, env).await)
+}
+
+/// One thread: children are tied to the thread that starts them, see `sys`.
+fn run(work: impl AsyncFnOnce() -> u8) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => ExitCode::from(runtime.block_on(work())),
         Err(e) => fail(&format!("no runtime: {e}")),
     }
 }

@@ -35,3 +35,41 @@ pub fn prepare_child(command: &mut Command, inherit: Option<RawFd>) {
         command.pre_exec(hook);
     }
 }
+
+/// Gives the child one of our descriptors under a number of its own, and ties it to our life.
+pub fn give_descriptor(command: &mut Command, ours: RawFd, theirs: RawFd) {
+    let parent = std::process::id();
+    let hook = move || {
+        // SAFETY: dup2 and fcntl with integer arguments touch no memory; `ours` is open in the child.
+        let given = unsafe {
+            if ours == theirs {
+                libc::fcntl(ours, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(ours, theirs)
+            }
+        };
+        if given == -1 {
+            return Err(std::io::Error::last_os_error());
+        }
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+        if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
+            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: as for `prepare_child`: only async-signal-safe calls between fork and exec.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// A descriptor that whoever started us opened for us, such as `--progress=3`.
+pub fn inherited(fd: RawFd) -> std::io::Result<std::fs::File> {
+    // SAFETY: F_DUPFD_CLOEXEC takes integers; it fails when the descriptor is not open.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: `copy` was just made and belongs to nobody else.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) })
+}

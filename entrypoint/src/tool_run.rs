@@ -5,6 +5,8 @@ use crate::bus::Bus;
 use crate::classify::Evidence;
 use crate::event::{Event, Severity};
 use crate::failure::{Class, Failure};
+use crate::grant::CopySettings;
+use crate::grant::server::GrantServer;
 use crate::log;
 use crate::progress::{self, MachineMessage, Tracker};
 use crate::source_check;
@@ -38,6 +40,8 @@ pub struct Runner {
     pub grace: Duration,
     /// A file that takes the complete output, beside the log.
     pub transcript: Option<PathBuf>,
+    /// How virt-v2v's disks are copied.
+    pub copy: CopySettings,
 }
 
 /// Which tool, and whether it speaks `--machine-readable=fd:N`.
@@ -49,6 +53,8 @@ pub struct Tool {
     pub messages: bool,
     /// The class of a failure for which nothing better is known.
     pub class: Class,
+    /// It copies disks, with nbdcopy.
+    pub copies: bool,
 }
 
 impl Runner {
@@ -61,7 +67,11 @@ impl Runner {
         args: impl FnOnce(Option<i32>) -> Vec<OsString>,
     ) -> Result<(), Failure> {
         let program = self.toolbox.find(tool.name).ok_or_else(|| missing(tool.name))?;
-        let env = self.toolbox.env();
+        let grants = self.grants(tool, volumes)?;
+        let env = match &grants {
+            Some(server) => server.toolbox(&self.toolbox).env(),
+            None => self.toolbox.env(),
+        };
         let spec = Spec {
             program: &program,
             env: &env,
@@ -85,7 +95,27 @@ impl Runner {
             let run = supervise::run(&spec, argv, &self.stop, |heard| ear.hear(&heard));
             with_side_task(run, self.compare_sizes(volumes, is_open)).await
         };
+        if grants.is_some_and(|g| g.calls() == 0) && ear.tracker.total().is_some() {
+            tracing::warn!(
+                "virt-v2v did not call v2v-pod's copier but copied with a program of its own"
+            );
+        }
         judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence)
+    }
+
+    /// The copier's counterpart, for a tool that copies.
+    fn grants(
+        &self,
+        tool: Tool,
+        volumes: Option<&Volumes>,
+    ) -> Result<Option<GrantServer>, Failure> {
+        if !tool.copies {
+            return Ok(None);
+        }
+        // Beside the tools' temporary folder, which they may fill as they like.
+        let folder = self.tmp.parent().unwrap_or(&self.tmp);
+        let targets = volumes.map(Volumes::links_and_targets).unwrap_or_default();
+        GrantServer::start(&self.copy, folder, targets, self.bus.clone(), self.stop.clone())
     }
 
     /// Waits until the source is open, measures it, and asks to stop if it does not fit.

@@ -65,6 +65,15 @@ impl Toolbox {
         Self { path, env: child }
     }
 
+    /// Puts a folder before all others that tools are looked for in.
+    pub fn prepend_path(&mut self, folder: &Path) {
+        let mut path = folder.as_os_str().to_owned();
+        path.push(":");
+        path.push(&self.path);
+        self.env.insert("PATH".into(), path.clone());
+        self.path = path;
+    }
+
     /// Sets a variable for the tools.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.env.insert(name.into(), value.into());

@@ -51,6 +51,12 @@ impl Volumes {
         &self.links
     }
 
+    /// Each link with the volume that it leads to, in disk order.
+    pub fn links_and_targets(&self) -> Vec<(PathBuf, PathBuf)> {
+        let targets = self.map.volumes().iter().map(|v| v.path().to_owned());
+        self.links.iter().cloned().zip(targets).collect()
+    }
+
     /// The failure for a disk that virt-v2v makes at a path that is none of the links.
     pub fn stray_disk(&self, path: &Path) -> Option<Failure> {
         let stray = !self.links.is_empty() && !self.links.iter().any(|l| l == path);

@@ -3,6 +3,8 @@
 
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
+use crate::grant::{Copier, CopySettings, RateSource};
+use datapath::units::Rate;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,6 +143,8 @@ pub struct Runtime {
     pub grace: Duration,
     /// Depth of preflight.
     pub preflight: PreflightDepth,
+    /// How disks are copied.
+    pub copy: CopySettings,
 }
 
 /// Everything that pod mode needs to know.
@@ -403,6 +407,20 @@ impl Reader<'_> {
                 self.number::<u16>("V2V_gracePeriod", 20, "a number of seconds")?.into(),
             ),
             preflight: self.choice("V2V_preflight", "quick or full", preflight_depth)?,
+            copy: self.copy()?,
+        })
+    }
+
+    fn copy(&self) -> Result<CopySettings, ConfigError> {
+        let rate = "a rate such as 200MiB/s, or 0 for no limit";
+        let fixed =
+            self.values.get("V2V_rate").map(|_| self.number("V2V_rate", Rate::UNLIMITED, rate));
+        let file = self.text("V2V_rateFile").map(|f| RateSource::File(f.into()));
+        Ok(CopySettings {
+            copier: self.choice("V2V_copier", "v2v-pod or nbdcopy", copier)?,
+            // The file can be changed while it runs, so it wins.
+            rate: file.or(fixed.transpose()?.map(RateSource::Fixed)),
+            verify: self.choice("V2V_verifyCopy", "true or false", parse_bool)?,
         })
     }
 
@@ -442,6 +460,14 @@ pub fn log_format(text: &str) -> Option<LogFormat> {
         "json" => Some(LogFormat::Json),
         "human" => Some(LogFormat::Human),
         "plain" => Some(LogFormat::Plain),
+        _ => None,
+    }
+}
+
+fn copier(text: &str) -> Option<Copier> {
+    match text {
+        "v2v-pod" => Some(Copier::V2vPod),
+        "nbdcopy" => Some(Copier::Nbdcopy),
         _ => None,
     }
 }

@@ -96,6 +96,9 @@ fn bad_settings_of_ours_are_errors() {
         ("V2V_resultPort", "0"),
         ("V2V_logFormat", "xml"),
         ("V2V_preflight", "no"),
+        ("V2V_copier", "dd"),
+        ("V2V_rate", "fast"),
+        ("V2V_verifyCopy", "maybe"),
     ] {
         let mut env = VSPHERE.to_vec();
         env.push((name, value));

@@ -116,6 +116,10 @@ pub const SETTINGS: &[Setting] = &[
         "grace-period",
         "ours: seconds between SIGTERM and SIGKILL of the tools (default: 20)",
     ),
+    text("V2V_copier", "copier", "ours: who copies the disks: v2v-pod (default) or nbdcopy"),
+    text("V2V_rate", "rate", "ours: most bytes per second for all disks together, e.g. 200MiB/s"),
+    text("V2V_rateFile", "rate-file", "ours: file with that rate, read again when it changes"),
+    boolean("V2V_verifyCopy", "verify-copy", "ours: read the volumes back and compare"),
     text("V2V_preflight", "preflight", "ours: quick (default) or full (also starts the appliance)"),
 ];
 

@@ -88,11 +88,17 @@ async fn look(
     let volumes = volumes?;
     bus.emit(&described(config, &volumes));
     Some(Ready {
-        main: Tool { name: main_need.tool, messages: answered(0), class: main_class(config) },
+        main: Tool {
+            name: main_need.tool,
+            messages: answered(0),
+            class: main_class(config),
+            copies: main_need.tool == "virt-v2v",
+        },
         inspector: Tool {
             name: inspector_need.tool,
             messages: answered(1),
             class: Class::Inspection,
+            copies: false,
         },
         main_no_fstrim: no_fstrim(0),
         inspector_no_fstrim: no_fstrim(1),

@@ -24,7 +24,7 @@ use v2v_args::{InPlace, InPlaceInput};
 
 /// Its presence in the work folder means: the overlays there are to be committed.
 const COMMIT_MARK: &str = "commit-has-begun";
-const QEMU_IMG: Tool = Tool { name: "qemu-img", messages: false, class: Class::Io };
+const QEMU_IMG: Tool = Tool { name: "qemu-img", messages: false, class: Class::Io, copies: false };
 
 impl Pod<'_> {
     /// The Convert phase of an in-place job.

@@ -104,6 +104,7 @@ pub async fn run(
             tmp: run_dir.tmp(),
             grace: config.runtime.grace,
             transcript: None,
+            copy: config.runtime.copy.clone(),
         },
         ready,
         common: Common::default(),

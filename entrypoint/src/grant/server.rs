@@ -1,0 +1,319 @@
+//! The supervisor's side: a socket, a folder with our `nbdcopy` for virt-v2v's PATH, one bucket for all disks.
+
+use super::{Copier, CopySettings, Counts, FromCopier, RateSource, SOCKET_VARIABLE, ToCopier};
+use crate::bus::Bus;
+use crate::event::Event;
+use crate::failure::{Class, Failure};
+use crate::supervise::stop::{Stop, StopCause};
+use crate::toolbox::Toolbox;
+use datapath::nbd::NbdUri;
+use datapath::nbd::uri::Address;
+use datapath::rate::{Bucket, follow_rate_file, read_rate_file};
+use datapath::units::Rate;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+/// A copier's line is shorter than this.
+const MOST_LINE: u64 = 64 << 10;
+
+/// Answers copiers while it lives.
+#[derive(Debug)]
+pub struct GrantServer {
+    folder: PathBuf,
+    socket: PathBuf,
+    calls: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+/// What a copier may be told.
+#[derive(Debug)]
+struct Desk {
+    volumes: Vec<(PathBuf, PathBuf)>,
+    verify: bool,
+    bucket: Arc<Bucket>,
+    bus: Bus,
+    stop: Stop,
+    calls: Arc<AtomicUsize>,
+}
+
+impl GrantServer {
+    /// Starts it in the run's folder. `volumes` are links and what they lead to, in disk order; empty
+    /// when virt-v2v writes where it likes. `None`: the original nbdcopy is wanted.
+    pub fn start(
+        settings: &CopySettings,
+        folder: &Path,
+        volumes: Vec<(PathBuf, PathBuf)>,
+        bus: Bus,
+        stop: Stop,
+    ) -> Result<Option<Self>, Failure> {
+        if settings.copier == Copier::Nbdcopy {
+            return Ok(None);
+        }
+        let failed = |e: io::Error| {
+            Failure::new(
+                Class::Internal,
+                format!("cannot set up the copier in {}: {e}", folder.display()),
+            )
+        };
+        let bucket = Arc::new(Bucket::new(first_rate(settings.rate.as_ref())?));
+        let bin = folder.join("bin");
+        make_shim(&bin).map_err(failed)?;
+        let socket = folder.join("grants");
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(failed)?;
+        let calls: Arc<AtomicUsize> = Arc::default();
+        let mut tasks = JoinSet::new();
+        if let Some(RateSource::File(file)) = &settings.rate {
+            tasks.spawn(follow_rate_file(file.clone(), Arc::clone(&bucket)));
+        }
+        let desk =
+            Desk { volumes, verify: settings.verify, bucket, bus, stop, calls: Arc::clone(&calls) };
+        tasks.spawn(accept(listener, Arc::new(desk)));
+        Ok(Some(Self { folder: bin, socket, calls, _tasks: tasks }))
+    }
+
+    /// The tools' environment with our nbdcopy first.
+    pub fn toolbox(&self, toolbox: &Toolbox) -> Toolbox {
+        let mut own = toolbox.clone();
+        own.prepend_path(&self.folder);
+        own.set(SOCKET_VARIABLE, self.socket.as_os_str());
+        own
+    }
+
+    /// How many copies were asked for.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+fn first_rate(source: Option<&RateSource>) -> Result<Rate, Failure> {
+    match source {
+        None => Ok(Rate::UNLIMITED),
+        Some(RateSource::Fixed(rate)) => Ok(*rate),
+        Some(RateSource::File(file)) => read_rate_file(file).map_err(|e| {
+            Failure::new(Class::Config, datapath::error_chain(&e))
+                .advise("write a rate like 200MiB/s into the file, or 0 for no limit")
+        }),
+    }
+}
+
+fn make_shim(bin: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(bin)?;
+    let shim = bin.join("nbdcopy");
+    let _ = std::fs::remove_file(&shim);
+    symlink(std::env::current_exe()?, shim)
+}
+
+async fn accept(listener: UnixListener, desk: Arc<Desk>) {
+    let mut copiers = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                let desk = Arc::clone(&desk);
+                copiers.spawn(async move {
+                    if let Err(error) = desk.serve(stream).await {
+                        tracing::warn!(%error, "a copier went away");
+                    }
+                });
+            }
+            Some(_) = copiers.join_next() => {}
+        }
+    }
+}
+
+impl Desk {
+    /// Talks with one copier until it goes.
+    async fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read);
+        let Some(FromCopier::Hello { source, target }) = next(&mut lines).await? else {
+            return Err(io::Error::other("no greeting"));
+        };
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let (disk, volume) = match self.find(&target) {
+            Ok(found) => found,
+            Err(why) => {
+                say(&mut write, &ToCopier::Refuse(why.clone())).await?;
+                self.stop.set(StopCause::Abort(Failure::new(Class::Volume, why)));
+                return Ok(());
+            }
+        };
+        let onto = volume.as_ref().map_or_else(|| target.clone(), |v| v.display().to_string());
+        tracing::info!(disk, source = %source, target = %onto, "copying");
+        self.bus.emit(&Event::DiskStarted { disk, total: self.volumes.len().max(disk + 1) });
+        say(&mut write, &ToCopier::Grant { disk, target: volume, verify: self.verify }).await?;
+        let start = Instant::now();
+        while let Some(message) = next(&mut lines).await? {
+            match message {
+                FromCopier::Take(bytes) => {
+                    self.bucket.take(bytes).await;
+                    say(&mut write, &ToCopier::Given(bytes)).await?;
+                }
+                FromCopier::Progress(counts) => self.progress(disk, counts),
+                FromCopier::Done(counts) => {
+                    self.progress(disk, counts);
+                    tracing::info!(
+                        disk,
+                        bytes = counts.size,
+                        copied_bytes = counts.copied,
+                        verified_bytes = counts.verified,
+                        repeated_requests = counts.retries,
+                        seconds = start.elapsed().as_secs_f64(),
+                        "copied and durable"
+                    );
+                }
+                FromCopier::Failed { class, message, advice } => {
+                    let class = Class::ALL.into_iter().find(|c| c.name() == class);
+                    let text = format!("copying disk {disk}: {message}");
+                    let failure = Failure::new(class.unwrap_or(Class::Io), text).advise(advice);
+                    self.stop.set(StopCause::Abort(failure));
+                }
+                FromCopier::Hello { .. } => return Err(io::Error::other("a second greeting")),
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&self, disk: usize, counts: Counts) {
+        self.bus.emit(&Event::DiskSize { disk, bytes: counts.size });
+        #[allow(clippy::cast_precision_loss)] // shown in percent
+        let percent =
+            if counts.size == 0 { 100.0 } else { counts.done as f64 * 100.0 / counts.size as f64 };
+        self.bus.emit(&Event::DiskPercent { disk, percent });
+    }
+
+    /// Which disk a target is, and its volume. Where there are volumes a target that is none of them
+    /// is refused: the disk would go astray.
+    fn find(&self, target: &str) -> Result<(usize, Option<PathBuf>), String> {
+        let disk = disk_of(target, &self.volumes);
+        if self.volumes.is_empty() {
+            return Ok((disk.unwrap_or(0), None));
+        }
+        disk.and_then(|d| Some((d, Some(self.volumes.get(d)?.1.clone()))))
+            .ok_or_else(|| format!("virt-v2v copies to {target}, which leads to no volume"))
+    }
+}
+
+/// The disk's index: from the name of the export, which is that of the link, or from the socket's
+/// name `outN`.
+fn disk_of(target: &str, volumes: &[(PathBuf, PathBuf)]) -> Option<usize> {
+    let uri: NbdUri = target.parse().ok()?;
+    if !uri.export.is_empty()
+        && let Some(at) = volumes.iter().position(|(link, _)| {
+            link.file_name().is_some_and(|n| n.to_str() == Some(uri.export.as_str()))
+        })
+    {
+        return Some(at);
+    }
+    let Address::Unix(socket) = &uri.address else { return None };
+    let digits = socket.file_name()?.to_str()?.strip_prefix("out")?;
+    digits.parse().ok().filter(|_| uri.export.is_empty())
+}
+
+async fn next(lines: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<FromCopier>> {
+    let mut line = Vec::new();
+    let n = lines.take(MOST_LINE).read_until(b'\n', &mut line).await?;
+    if n == 0 {
+        return Ok(None);
+    }
+    serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
+}
+
+async fn say(write: &mut OwnedWriteHalf, message: &ToCopier) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes() -> Vec<(PathBuf, PathBuf)> {
+        ["a", "b"]
+            .iter()
+            .map(|n| (format!("/w/vm-sd{n}").into(), format!("/dev/{n}").into()))
+            .collect()
+    }
+
+    #[test]
+    fn disks_are_found_by_socket_or_export() {
+        let v = volumes();
+        assert_eq!(disk_of("nbd+unix:///?socket=/tmp/v2v.x/out1", &v), Some(1));
+        assert_eq!(disk_of("nbd+unix:///vm-sdb?socket=/tmp/v2v.x/out0", &v), Some(1));
+        assert_eq!(disk_of("nbd+unix:///other?socket=/tmp/v2v.x/out0", &v), None);
+        assert_eq!(disk_of("nbd+unix:///?socket=/tmp/v2v.x/in1", &v), None);
+        assert_eq!(disk_of("nbd://host", &v), None);
+    }
+
+    #[tokio::test]
+    async fn a_target_that_is_no_volume_is_refused_and_ends_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        let server = GrantServer::start(
+            &CopySettings::default(),
+            dir.path(),
+            volumes(),
+            Bus::default(),
+            stop.clone(),
+        )
+        .unwrap()
+        .unwrap();
+        let stream = UnixStream::connect(&server.socket).await.unwrap();
+        let (read, mut write) = stream.into_split();
+        write
+            .write_all(
+                b"{\"hello\":{\"source\":\"s\",\"target\":\"nbd+unix:///?socket=/x/out7\"}}\n",
+            )
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        BufReader::new(read).read_line(&mut answer).await.unwrap();
+        assert!(answer.contains("refuse") && answer.contains("out7"), "{answer}");
+        assert!(matches!(stop.cause(), Some(StopCause::Abort(f)) if f.class == Class::Volume));
+        assert_eq!(server.calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_the_copier_is_the_failure_of_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        let server = GrantServer::start(
+            &CopySettings::default(),
+            dir.path(),
+            volumes(),
+            Bus::default(),
+            stop.clone(),
+        )
+        .unwrap()
+        .unwrap();
+        let stream = UnixStream::connect(&server.socket).await.unwrap();
+        let (read, mut write) = stream.into_split();
+        write
+            .write_all(
+                b"{\"hello\":{\"source\":\"s\",\"target\":\"nbd+unix:///?socket=/x/out1\"}}\n",
+            )
+            .await
+            .unwrap();
+        let mut lines = BufReader::new(read);
+        let mut answer = String::new();
+        lines.read_line(&mut answer).await.unwrap();
+        assert!(answer.contains("\"target\":\"/dev/b\""), "{answer}");
+        write.write_all(b"{\"take\":100}\n{\"failed\":{\"class\":\"no-space\",\"message\":\"full\",\"advice\":\"x\"}}\n").await.unwrap();
+        drop(write);
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "{\"given\":100}\n");
+        assert!(
+            matches!(stop.cause(), Some(StopCause::Abort(f)) if f.class == Class::NoSpace && f.message.contains("disk 1"))
+        );
+    }
+}
