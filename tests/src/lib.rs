@@ -23,6 +23,7 @@ pub mod argv;
 pub mod cases;
 pub mod chroot;
 pub mod compare;
+pub mod copy;
 pub mod differences;
 pub mod e2e;
 pub mod http;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Tells the copier where the socket is.
-pub const SOCKET_VARIABLE: &str = "V2V_POD_GRANTS";
+pub const SOCKET_VARIABLE: &str = "NBDCOPY_GRANTS";
 
 /// From the copier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,1 @@
+"""The parts of benches/diskcopy.py: images, rows, places, copiers, measure, figures, report, plot."""
