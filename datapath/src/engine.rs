@@ -33,6 +33,7 @@ const FEW_EXTENTS: usize = 64;
 
 /// How to copy; the same for all disks of a run.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // switches
 pub struct Settings {
     /// Sizes that shape the work.
     pub shape: Shape,
@@ -190,14 +191,17 @@ async fn begin(disk: &Disk) -> Result<(RangeSet, Option<Journal>), CopyError> {
         Found::Void(why) => {
             tracing::warn!(journal = %place.path.display(), %why, "the journal does not fit, copying from the start");
         }
-        Found::Durable(ranges) => match verify::samples_agree(disk, &ranges).await? {
-            true => durable = ranges,
-            false => tracing::warn!(
-                journal = %place.path.display(),
-                why = "samples of source and target differ: one of them was changed",
-                "the journal does not fit, copying from the start"
-            ),
-        },
+        Found::Durable(ranges) => {
+            if verify::samples_agree(disk, &ranges).await? {
+                durable = ranges;
+            } else {
+                tracing::warn!(
+                    journal = %place.path.display(),
+                    why = "samples of source and target differ: one of them was changed",
+                    "the journal does not fit, copying from the start"
+                );
+            }
+        }
     }
     let fresh = durable.is_empty();
     if fresh {

@@ -19,9 +19,9 @@ pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
 /// Start of an extended reply chunk.
 pub const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
-/// Handshake flag: options other than EXPORT_NAME may be used. The client's flag has the same bit.
+/// Handshake flag: options other than `EXPORT_NAME` may be used. The client's flag has the same bit.
 pub const FLAG_FIXED_NEWSTYLE: u16 = 1;
-/// Handshake flag: no 124 zero bytes after EXPORT_NAME.
+/// Handshake flag: no 124 zero bytes after `EXPORT_NAME`.
 pub const FLAG_NO_ZEROES: u16 = 2;
 
 /// Options of the handshake.
@@ -64,7 +64,7 @@ pub const INFO_BLOCK_SIZE: u16 = 3;
 pub const EXPORT_READ_ONLY: u16 = 1 << 1;
 /// Export flag: FLUSH works.
 pub const EXPORT_FLUSH: u16 = 1 << 2;
-/// Export flag: WRITE_ZEROES works.
+/// Export flag: `WRITE_ZEROES` works.
 pub const EXPORT_WRITE_ZEROES: u16 = 1 << 6;
 /// Export flag: a flush on one connection covers all of them.
 pub const EXPORT_MULTI_CONN: u16 = 1 << 8;

@@ -174,7 +174,7 @@ mod tests {
     /// A file of blocks of 10 bytes, each data or hole.
     fn fake(blocks: &[bool]) -> impl Fn(u64, Whence) -> Result<Option<u64>, Errno> + '_ {
         move |at, whence| {
-            let want = whence == Whence::SeekData;
+            let want = matches!(whence, Whence::SeekData);
             let size = blocks.len() as u64 * 10;
             if at >= size {
                 return Ok(None);

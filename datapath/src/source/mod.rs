@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It cannot be opened.
-    #[error("cannot open the source {name}")]
+    #[error("cannot open the source {name:?}")]
     Open {
         /// The source.
         name: String,

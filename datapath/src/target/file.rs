@@ -24,6 +24,7 @@ const ZERO_PIECE: usize = 1 << 20;
 
 /// How a target is opened.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // switches
 pub struct FileOptions {
     /// Go past the page cache where possible.
     pub direct: bool,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It cannot be opened.
-    #[error("cannot open the target {path}")]
+    #[error("cannot open the target {path:?}")]
     Open {
         /// The target.
         path: PathBuf,

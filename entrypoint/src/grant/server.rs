@@ -148,7 +148,10 @@ impl Desk {
         };
         let onto = volume.as_ref().map_or_else(|| target.clone(), |v| v.display().to_string());
         tracing::info!(disk, source = %source, target = %onto, "copying");
-        self.bus.emit(&Event::DiskStarted { disk, total: self.volumes.len().max(disk + 1) });
+        if self.bus.snapshot().disks.get(disk).is_none_or(|d| d.started_ms.is_none()) {
+            let total = self.volumes.len().max(disk + 1);
+            self.bus.emit(&Event::DiskStarted { disk, total });
+        }
         say(&mut write, &ToCopier::Grant { disk, target: volume, verify: self.verify }).await?;
         let start = Instant::now();
         while let Some(message) = next(&mut lines).await? {

@@ -82,11 +82,9 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Ok(Asked::Help) => print(USAGE),
         Ok(Asked::LongOptions) => {
             let shown = args::LONG.iter().filter(|l| !l.ends_with("-options"));
-            print(&shown.map(|l| format!("--{l}\n")).collect::<String>())
+            print(&lines(shown.map(|l| format!("--{l}"))))
         }
-        Ok(Asked::ShortOptions) => {
-            print(&args::SHORT.iter().map(|s| format!("-{s}\n")).collect::<String>())
-        }
+        Ok(Asked::ShortOptions) => print(&lines(args::SHORT.iter().map(|s| format!("-{s}")))),
         Ok(Asked::Version) if real().is_some() => become_the_real_one(&arguments),
         Ok(Asked::Version) => print(concat!("nbdcopy (v2v-pod) ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(ArgsError::Value(text)) => fail(&text),
@@ -95,6 +93,10 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
             1
         }
     }
+}
+
+fn lines(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn print(text: &str) -> u8 {

@@ -71,15 +71,17 @@ pub fn dense_image(path: &Path, size: u64) {
 
 /// Panics at the first difference between an image and the beginning of a target.
 pub fn assert_same(image: &Path, target: &Path) {
-    let (mut a, mut b) = (File::open(image).unwrap(), File::open(target).unwrap());
-    let size = a.metadata().unwrap().len();
-    let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let (mut wanted, mut found) = (File::open(image).unwrap(), File::open(target).unwrap());
+    let size = wanted.metadata().unwrap().len();
+    let (mut original, mut copied) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
     while at < size {
         let n = usize::try_from((size - at).min(MIB)).unwrap();
-        a.read_exact(&mut x[..n]).unwrap();
-        b.read_exact(&mut y[..n]).unwrap_or_else(|e| panic!("{}: {e} at {at}", target.display()));
-        if let Some(first) = x[..n].iter().zip(&y[..n]).position(|(p, q)| p != q) {
+        wanted.read_exact(&mut original[..n]).unwrap();
+        found
+            .read_exact(&mut copied[..n])
+            .unwrap_or_else(|e| panic!("{}: {e} at {at}", target.display()));
+        if let Some(first) = original[..n].iter().zip(&copied[..n]).position(|(p, q)| p != q) {
             panic!(
                 "{} differs from {} at {}",
                 target.display(),
