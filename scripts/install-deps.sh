@@ -15,7 +15,7 @@ build_packages=(gcc libc6-dev make pkg-config git ca-certificates)
 image_packages=(buildah podman runc debootstrap ca-certificates)
 # fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
 lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
-    openssl openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
+    openssl gnutls-bin bsdextrautils xfsprogs nbd-server openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
 
 # shellcheck source=/dev/null
 . /etc/os-release

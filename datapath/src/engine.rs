@@ -86,6 +86,8 @@ pub struct Disk {
     pub target: Target,
     /// Journal, `None` without.
     pub journal: Option<JournalPlace>,
+    /// Other disks may fail after this one: a run again must find that it is complete.
+    pub keep_when_done: bool,
     /// File for the hashes, needed to verify.
     pub hashes: Option<PathBuf>,
     /// Counters.
@@ -140,7 +142,9 @@ async fn run(shared: &Arc<Shared>, disk: Disk) -> Result<(), CopyError> {
     copy.disk.progress.enter(Stage::Flushing);
     if shared.settings.flush {
         copy.disk.target.flush().await?;
-        copy.ledger.checkpoint(&copy.disk.target, copy.journal.as_ref()).await?;
+        if copy.needs_last_record() {
+            copy.ledger.checkpoint(&copy.disk.target, copy.journal.as_ref()).await?;
+        }
     }
     if shared.settings.verify {
         copy.disk.progress.enter(Stage::Verifying);
@@ -212,8 +216,12 @@ async fn begin(disk: &Disk) -> Result<(RangeSet, Option<Journal>), CopyError> {
         tracing::info!(disk = %disk.target.name(), durable = durable.bytes(), of = size, "continuing an earlier copy");
     }
     disk.target.prepare(size, fresh).await?;
-    let journal =
-        Journal::start(&place.path, &identity(&disk.target)?, &durable).map_err(failed)?;
+    let identity = identity(&disk.target)?;
+    let journal = if fresh {
+        Journal::fresh(&place.path, identity)
+    } else {
+        Journal::start(&place.path, identity, &durable).map_err(failed)?
+    };
     Ok((durable, Some(journal)))
 }
 
@@ -238,6 +246,12 @@ struct Copy {
 }
 
 impl Copy {
+    /// Whether the journal must say that the disk is complete: it has begun, or other disks go on.
+    fn needs_last_record(&self) -> bool {
+        let begun = |j: &Arc<Mutex<Journal>>| j.lock().is_ok_and(|j| j.exists());
+        self.disk.keep_when_done || self.journal.as_ref().is_some_and(begun)
+    }
+
     /// Copies what is missing, again and again while a target server keeps getting lost.
     async fn passes(&self, size: u64) -> Result<(), CopyError> {
         let mut attempts = self.shared.settings.retry.begin();

@@ -47,11 +47,12 @@ pub enum Found {
     Durable(RangeSet),
 }
 
-/// An open journal.
+/// A journal to write to. The file is made with the first record: a small copy needs none.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    identity: Identity,
+    file: Option<File>,
 }
 
 /// Reads a journal; one that cannot be used is void, not an error.
@@ -123,30 +124,49 @@ fn lines(ranges: &RangeSet) -> String {
 }
 
 impl Journal {
+    /// A journal of a copy that begins; there must be no other at this place.
+    pub fn fresh(path: &Path, identity: Identity) -> Self {
+        Self { path: path.to_owned(), identity, file: None }
+    }
+
     /// Begins a journal in place of any other, with what is durable already.
-    pub fn start(path: &Path, identity: &Identity, durable: &RangeSet) -> io::Result<Self> {
-        let aside = with_suffix(path, ".new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&aside)?;
-        let head = serde_json::to_string(identity).map_err(io::Error::other)?;
-        file.write_all(format!("{head}\n{}", lines(durable)).as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)?;
-        sync_folder(path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
+    pub fn start(path: &Path, identity: Identity, durable: &RangeSet) -> io::Result<Self> {
+        let file = Some(create(path, &identity, durable)?);
+        Ok(Self { path: path.to_owned(), identity, file })
+    }
+
+    /// Whether something was recorded.
+    pub fn exists(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Records ranges; the caller has flushed them before. The record itself is not flushed: it may
     /// be lost with the power, and then the ranges are copied again, which is safe and cheaper than
     /// a second flush each time. A killed process loses nothing.
     pub fn append(&mut self, ranges: &RangeSet) -> io::Result<()> {
-        self.file.write_all(lines(ranges).as_bytes())
+        if let Some(file) = &mut self.file {
+            return file.write_all(lines(ranges).as_bytes());
+        }
+        self.file = Some(create(&self.path, &self.identity, ranges)?);
+        Ok(())
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes a journal, durably, and opens it.
+fn create(path: &Path, identity: &Identity, durable: &RangeSet) -> io::Result<File> {
+    let aside = with_suffix(path, ".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&aside)?;
+    let head = serde_json::to_string(identity).map_err(io::Error::other)?;
+    file.write_all(format!("{head}\n{}", lines(durable)).as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    sync_folder(path)?;
+    OpenOptions::new().append(true).open(path)
 }
 
 /// Removes a journal, durably; one that is not there is no error.
@@ -192,11 +212,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         assert_eq!(find(&path, &identity()).unwrap(), Found::Nothing);
-        let mut j = Journal::start(&path, &identity(), &set(&[(0, 10)])).unwrap();
+        let mut j = Journal::start(&path, identity(), &set(&[(0, 10)])).unwrap();
         j.append(&set(&[(10, 20), (50, 60)])).unwrap();
         assert_eq!(find(&path, &identity()).unwrap(), Found::Durable(set(&[(0, 20), (50, 60)])));
         remove(&path).unwrap();
         remove(&path).unwrap();
+        let mut j = Journal::fresh(&path, identity());
+        assert!(!j.exists() && !path.exists());
+        j.append(&set(&[(5, 6)])).unwrap();
+        j.append(&set(&[(7, 9)])).unwrap();
+        assert_eq!(find(&path, &identity()).unwrap(), Found::Durable(set(&[(5, 6), (7, 9)])));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::wire::{
     parse_block_status,
 };
 use bytes::{Buf, BytesMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
@@ -38,6 +38,7 @@ pub struct Connection {
 struct Shared {
     pending: Mutex<Pending>,
     moved: AtomicU64,
+    working: AtomicUsize,
     dead: CancellationToken,
 }
 
@@ -56,8 +57,25 @@ impl Shared {
     }
 }
 
+/// A request on its way out, or a reply on its way in. Neither need be in the table.
+struct Working<'a>(&'a Shared);
+
+impl<'a> Working<'a> {
+    fn on(shared: &'a Shared) -> Self {
+        shared.working.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Connection {
-    /// Connects and shakes hands. `patience` is for each step, and for the silence of later requests.
+    /// Connects and shakes hands. `patience` is for connecting, for the handshake as a whole, and for
+    /// the silence of later requests.
     pub async fn open(uri: &NbdUri, wishes: Wishes, patience: Duration) -> Result<Self, NbdError> {
         let stream = stream::open(&uri.address, patience).await?;
         Self::over(stream, uri, wishes, patience).await
@@ -131,6 +149,10 @@ impl Connection {
         length: u64,
     ) -> Result<Vec<Descriptor>, NbdError> {
         let status = Command::BlockStatus;
+        if self.agreement.allocation.is_none() {
+            let message = "it offers no extents any more".to_owned();
+            return Err(NbdError::Server { command: status, offset, length, errno: 95, message });
+        }
         match self.request(status, 0, offset, length, BytesMut::new(), &[]).await? {
             Outcome::Extents(extents) => Ok(extents),
             other => Err(unexpected(&other)),
@@ -178,15 +200,16 @@ impl Connection {
             self.shared.pending().take(cookie);
             return Err(out_of_range);
         };
+        let working = Working::on(&self.shared);
         // A request that is cut off in the middle would make the rest of the stream nonsense.
         let cut = CutGuard { shared: &self.shared, armed: true };
         let sent = tokio::select! {
-            sent = send(&mut writer, &header, payload) => sent,
+            sent = send(&mut writer, &header, payload, &self.shared) => sent,
             () = self.shared.dead.cancelled() => return Err(self.fault(command)),
         };
         cut.done(sent);
+        drop(working);
         drop(writer);
-        self.shared.moved(payload.len());
         receiver.await.unwrap_or_else(|_| Err(self.fault(command)))
     }
 
@@ -212,8 +235,16 @@ async fn send(
     writer: &mut WriteHalf<Box<dyn Duplex>>,
     header: &[u8],
     payload: &[u8],
+    shared: &Shared,
 ) -> std::io::Result<()> {
-    writer.write_all_buf(&mut Buf::chain(header, payload)).await?;
+    let mut bytes = Buf::chain(header, payload);
+    while bytes.has_remaining() {
+        let n = writer.write_buf(&mut bytes).await?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        shared.moved(n);
+    }
     writer.flush().await
 }
 
@@ -248,6 +279,7 @@ async fn watch(shared: Arc<Shared>, patience: Duration) {
         tokio::time::sleep(step).await;
         let moved = shared.moved.load(Ordering::Relaxed);
         let (waiting, slow) = shared.pending().waits();
+        let waiting = waiting || shared.working.load(Ordering::Relaxed) > 0;
         if !waiting || moved.wrapping_sub(last) >= PROGRESS {
             (last, quiet_steps) = (moved, 0);
             continue;
@@ -327,6 +359,7 @@ async fn simple_reply(
     fill(reader, &mut head, shared).await?;
     let mut f = Fields(&head);
     let (errno, cookie) = (f.u32().unwrap_or(0), f.u64().unwrap_or(0));
+    let _working = Working::on(shared);
     let mut entry = take(shared, cookie)?;
     if errno != 0 {
         entry.error = Some((errno, String::new()));
@@ -352,6 +385,7 @@ async fn chunk(
     agreement: &Agreement,
     chunk: Chunk,
 ) -> Result<(), Fault> {
+    let _working = Working::on(shared);
     let mut entry = take(shared, chunk.cookie)?;
     if let Err(fault) = chunk_body(reader, shared, agreement, &chunk, &mut entry).await {
         return Err(refuse(entry, fault));

@@ -80,9 +80,7 @@ pub async fn handshake(
 
 async fn greet(stream: &mut Box<dyn Duplex>) -> Result<u16, NbdError> {
     let mut hello = [0; 16];
-    stream.read_exact(&mut hello).await.map_err(|e| {
-        NbdError::Handshake(format!("the server closed the connection before its greeting ({e})"))
-    })?;
+    stream.read_exact(&mut hello).await.map_err(lost)?;
     let mut fields = Fields(&hello);
     if fields.u64() != Some(NBD_MAGIC) {
         return Err(NbdError::Handshake("this is not an NBD server (wrong magic number)".into()));

@@ -50,6 +50,14 @@ pub struct NbdClient {
 struct Slot {
     connection: Mutex<Option<Arc<Connection>>>,
     load: AtomicUsize,
+    /// Failed attempts so far, and what the last of them said.
+    failures: std::sync::Mutex<(u64, String)>,
+}
+
+impl Slot {
+    fn failures(&self) -> std::sync::MutexGuard<'_, (u64, String)> {
+        self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 impl NbdClient {
@@ -61,10 +69,7 @@ impl NbdClient {
         let count =
             if agreement.export.has(EXPORT_MULTI_CONN) { options.connections.max(1) } else { 1 };
         let mut slots: Vec<Slot> = (1..count).map(|_| Slot::default()).collect();
-        slots.push(Slot {
-            connection: Mutex::new(Some(Arc::new(first))),
-            load: AtomicUsize::new(0),
-        });
+        slots.push(Slot { connection: Mutex::new(Some(Arc::new(first))), ..Slot::default() });
         // Searched from the front; the open one must win while there is nothing to choose.
         slots.reverse();
         Ok(Self { uri, options, agreement, slots, reconnections: AtomicU64::new(0) })
@@ -113,14 +118,32 @@ impl NbdClient {
         request(connection).await
     }
 
+    /// The slot's connection, opened anew when it broke. Whoever waited while somebody else failed to
+    /// open it gets that failure: a queue of requests must not wait for one time-out each.
     async fn connection(&self, slot: &Slot) -> Result<Arc<Connection>, NbdError> {
+        let seen = slot.failures().0;
         let mut place = slot.connection.lock().await;
         if let Some(open) = place.as_ref().filter(|c| !c.is_dead()) {
             return Ok(Arc::clone(open));
         }
-        let replaced = place.take().is_some();
+        {
+            let failures = slot.failures();
+            if failures.0 != seen {
+                return Err(NbdError::Lost(failures.1.clone()));
+            }
+        }
+        let replaced = place.is_some();
         let wishes = Wishes { extents: self.options.extents };
-        let new = Connection::open(&self.uri, wishes, self.options.patience).await?;
+        let new = match Connection::open(&self.uri, wishes, self.options.patience).await {
+            Ok(new) => new,
+            Err(e) => {
+                if e.is_transient() {
+                    let mut failures = slot.failures();
+                    *failures = (failures.0 + 1, crate::error_chain(&e));
+                }
+                return Err(e);
+            }
+        };
         let (before, now) = (self.size(), new.agreement().export.size);
         if before != now {
             return Err(NbdError::Changed { before, now });
@@ -135,7 +158,23 @@ impl NbdClient {
 
     /// Reads as many bytes as the buffer is long. The buffer is lost on failure.
     pub async fn read(&self, offset: u64, buffer: BytesMut) -> Result<BytesMut, NbdError> {
-        self.with(|c| async move { c.read(offset, buffer).await }).await
+        let most = self.agreement.export.max_payload.max(1) as usize;
+        let (mut at, mut rest) = (offset, buffer);
+        let mut whole = BytesMut::new();
+        loop {
+            let tail = rest.split_off(rest.len().min(most));
+            let piece = self.with(|c| async move { c.read(at, rest).await }).await?;
+            at += piece.len() as u64;
+            if whole.is_empty() {
+                whole = piece
+            } else {
+                whole.unsplit(piece)
+            }
+            if tail.is_empty() {
+                return Ok(whole);
+            }
+            rest = tail;
+        }
     }
 
     /// Writes, in pieces that the server takes.

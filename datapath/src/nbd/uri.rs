@@ -80,7 +80,12 @@ fn parse(text: &str) -> Result<NbdUri, String> {
         return Err("it must begin with nbd://, nbds://, nbd+unix:// or nbds+unix://".into());
     }
     // `nbds+unix://alice@/?socket=…` has a user and no host, which URLs proper cannot have.
-    let url = Url::parse(&text.replacen("@/", "@localhost/", 1)).map_err(|e| e.to_string())?;
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let length = text[start..].find(['/', '?', '#']).unwrap_or(text.len() - start);
+    let (authority, rest) = text[start..].split_at(length);
+    let host = if authority.ends_with('@') { "localhost" } else { "" };
+    let url = Url::parse(&format!("{}{authority}{host}{rest}", &text[..start]))
+        .map_err(|e| e.to_string())?;
     let scheme = url.scheme();
     if scheme.ends_with("+vsock") {
         return Err("vsock is not supported, use a Unix or TCP socket".into());
@@ -88,14 +93,21 @@ fn parse(text: &str) -> Result<NbdUri, String> {
     let mut socket = None;
     let mut tls = TlsSettings::default();
     let mut tls_asked = false;
-    for (key, value) in url.query_pairs() {
+    // Not `query_pairs`: a `+` is a plus here.
+    for pair in url.query().unwrap_or("").split('&').filter(|p| !p.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decode(key)?, decode(value)?);
         tls_asked |= key.starts_with("tls-");
         match &*key {
             "socket" => socket = Some(PathBuf::from(&*value)),
             "tls-certificates" => tls.certificates = Some(PathBuf::from(&*value)),
             "tls-psk-file" => tls.psk_file = Some(PathBuf::from(&*value)),
-            "tls-hostname" => tls.hostname = Some(value.into_owned()),
-            "tls-verify-peer" => tls.insecure = matches!(&*value, "0" | "false"),
+            "tls-hostname" => tls.hostname = Some(value),
+            "tls-verify-peer" => match &*value {
+                "0" | "false" => tls.insecure = true,
+                "1" | "true" => tls.insecure = false,
+                _ => return Err("tls-verify-peer must be true or false".into()),
+            },
             other => return Err(format!("unknown parameter {other:?}")),
         }
     }
@@ -107,8 +119,8 @@ fn parse(text: &str) -> Result<NbdUri, String> {
         return Err("tls-… parameters need the scheme nbds".into());
     }
     let address = match (scheme.ends_with("+unix"), socket) {
-        (true, Some(path)) => Address::Unix(path),
-        (true, None) => return Err("it needs ?socket=PATH".into()),
+        (true, Some(path)) if !path.as_os_str().is_empty() => Address::Unix(path),
+        (true, _) => return Err("it needs ?socket=PATH".into()),
         (false, Some(_)) => return Err("socket= needs the scheme nbd+unix or nbds+unix".into()),
         (false, None) => {
             let host = url.host_str().filter(|h| !h.is_empty()).unwrap_or("localhost");
@@ -116,7 +128,9 @@ fn parse(text: &str) -> Result<NbdUri, String> {
             Address::Tcp(decode(host)?, url.port().unwrap_or(DEFAULT_PORT))
         }
     };
-    let export = decode(url.path().strip_prefix('/').unwrap_or(url.path()))?;
+    // Not `url.path()`, which takes `..` for a step up.
+    let path = rest.split(['?', '#']).next().unwrap_or("");
+    let export = decode(path.strip_prefix('/').unwrap_or(path))?;
     if export.len() > super::wire::MAX_NAME {
         return Err("the export's name is longer than 4096 bytes".into());
     }

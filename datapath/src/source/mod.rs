@@ -112,14 +112,6 @@ impl Source {
         }
     }
 
-    /// Longest read.
-    pub fn max_read(&self) -> u64 {
-        match self {
-            Self::File(_) => u64::MAX,
-            Self::Nbd(n) => u64::from(n.client.export().max_payload),
-        }
-    }
-
     /// Names this very content as far as can be told, for journals.
     pub fn identity(&self) -> io::Result<String> {
         match self {

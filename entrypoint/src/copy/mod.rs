@@ -111,7 +111,8 @@ async fn open_all(
             Some(place) => journal::with_suffix(&place.path, ".hashes"),
             None => work.join(format!("v2v-pod-copy-{}-{index}.hashes", std::process::id())),
         });
-        disks.push(Disk { source, target, journal, hashes, progress });
+        let keep_when_done = pairs.len() > 1;
+        disks.push(Disk { source, target, journal, keep_when_done, hashes, progress });
     }
     Ok(disks)
 }

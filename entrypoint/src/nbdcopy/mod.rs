@@ -209,7 +209,18 @@ async fn run_copy(
                 limit: Arc::new(Bucket::new(Rate::UNLIMITED)),
                 stop: CancellationToken::new(),
             });
-            copy_disk(&shared, Disk { source, target, journal: None, hashes: None, progress }).await
+            copy_disk(
+                &shared,
+                Disk {
+                    source,
+                    target,
+                    journal: None,
+                    keep_when_done: false,
+                    hashes: None,
+                    progress,
+                },
+            )
+            .await
         }
         (End::Target(_), _) | (_, End::Source(_)) => {
             Err(CopyError::Internal("ends mixed up".into()))

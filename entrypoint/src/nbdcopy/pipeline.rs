@@ -133,7 +133,14 @@ async fn open(
     };
     let hashes =
         verify.then(|| std::env::temp_dir().join(format!("nbdcopy-{}.hashes", std::process::id())));
-    Ok(Disk { source: from, target: to, journal: None, hashes, progress: Arc::default() })
+    Ok(Disk {
+        source: from,
+        target: to,
+        journal: None,
+        keep_when_done: false,
+        hashes,
+        progress: Arc::default(),
+    })
 }
 
 fn settings(allocated: bool, verify: bool) -> Settings {

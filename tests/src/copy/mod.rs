@@ -98,7 +98,8 @@ pub fn size_of(path: &Path) -> u64 {
     File::open(path).unwrap().seek(SeekFrom::End(0)).unwrap()
 }
 
-fn pod_binary() -> PathBuf {
+/// The program under test.
+pub fn pod_binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // target/PROFILE/deps/TEST
     crate::suite::pod_binary(&test.parent().unwrap().with_file_name("v2v-standin"))
