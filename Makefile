@@ -1,6 +1,6 @@
 # `make demo` and `make test` install what they need (Debian 12 or 13, as root) and do everything.
 
-.PHONY: demo test check bench image deny clean
+.PHONY: demo test check bench fuzz image deny clean
 
 demo:
 	scripts/demo.sh
@@ -20,9 +20,14 @@ image:
 	cargo build --release --locked
 	images/build.sh
 
-# v2v-pod convert beside plain virt-v2v, on the same guest, in turns.
+# v2v-pod copy beside nbdcopy and qemu-img, and v2v-pod convert beside plain virt-v2v, in turns. Takes hours;
+# `scripts/bench.sh copy`, ROWS and SIZE take less.
 bench:
 	scripts/bench.sh
+
+# The parsers of what servers send, with cargo-fuzz; 30 seconds each.
+fuzz:
+	scripts/fuzz.sh
 
 # Licences, sources and doubled versions of the dependencies.
 deny:

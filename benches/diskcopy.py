@@ -67,7 +67,7 @@ def require(options, wanted):
     tools |= {"nbdkit"} if any(row.transport == "nbd" for row in wanted) else set()
     tools |= {"losetup"} if any(row.target == "block" for row in wanted) else set()
     tools |= {"qemu-img"} if any(name.startswith("qemu-img") for name in options.copiers) else set()
-    tools |= {options.v2v_pod} if copiers.OURS in options.copiers else set()
+    tools |= {options.v2v_pod} if {copiers.OURS, copiers.NO_JOURNAL} & set(options.copiers) else set()
     missing = sorted(tool for tool in tools if not shutil.which(tool))
     if missing:
         say(f"not installed: {', '.join(missing)}")

@@ -10,7 +10,8 @@ die() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
 
 minimum_rust=1.89 # rust-version in Cargo.toml
 
-build_packages=(gcc libc6-dev make pkg-config git ca-certificates)
+# libssl: TLS of the NBD client.
+build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
 # runc: crun refuses the hybrid cgroups of some hosts.
 image_packages=(buildah podman runc debootstrap ca-certificates)
 # fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.

@@ -3,15 +3,18 @@ from . import images
 
 PEERS = ("nbdcopy", "qemu-img", "qemu-img-tnone")
 OURS = "v2v-pod"
-ALL = (*PEERS, OURS)
+# Ours as virt-v2v calls it: nothing to resume, so nothing is recorded.
+NO_JOURNAL = "v2v-pod-nj"
+ALL = (*PEERS, OURS, NO_JOURNAL)
 LIMITS = ("read", "write")
 
 
 def commands(which, sources, place, files, dense, program):
     """The processes that copy `sources` onto the targets together: one for each disk, or v2v-pod's only one."""
     pairs = list(zip(sources, place.paths))
-    if which == OURS:
-        return [[program, "copy", "--quiet", *(part for pair in pairs for part in pair)]]
+    if which in (OURS, NO_JOURNAL):
+        options = ["--no-journal"] if which == NO_JOURNAL else []
+        return [[program, "copy", "--quiet", *options, *(part for pair in pairs for part in pair)]]
     if which == "write":
         return [write(files[n], target, dense, len(files) == 1) for n, (_, target) in enumerate(pairs)]
     return [peer(which, source, target, place.block) for source, target in pairs]

@@ -5,7 +5,8 @@ import math
 from . import copiers
 
 GIB = 1 << 30
-COLOURS = {"nbdcopy": "#0072b2", "qemu-img": "#e69f00", "qemu-img-tnone": "#f0d58c", "v2v-pod": "#009e73"}
+COLOURS = {"nbdcopy": "#0072b2", "qemu-img": "#e69f00", "qemu-img-tnone": "#f0d58c", "v2v-pod": "#009e73",
+           "v2v-pod-nj": "#7fceb9"}
 LEFT, RIGHT, TOP, WIDTH = 170, 110, 92, 960
 BAR, GAP = 15, 16
 INNER = WIDTH - LEFT - RIGHT

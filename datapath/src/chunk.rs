@@ -4,7 +4,7 @@ use crate::buffer::Lease;
 use crate::engine::Settings;
 use crate::error::CopyError;
 use crate::hashes::{HashFile, hash};
-use crate::ledger::Ledger;
+use crate::ledger::{Credits, Ledger};
 use crate::nbd::NbdError;
 use crate::plan::split_zeroes;
 use crate::progress::{Progress, add};
@@ -32,18 +32,14 @@ impl Work {
     pub async fn chunk(
         self,
         lease: Lease,
-        credits: usize,
+        credits: Credits,
         range: Range<u64>,
         spans: Vec<Range<u64>>,
     ) -> Result<(), CopyError> {
-        let result = self.copy(&lease, &range, &spans).await;
-        if let Err(e) = result {
-            self.ledger.failed(credits);
-            return Err(e);
-        }
+        self.copy(&lease, &range, &spans).await?;
         let (length, bytes) =
             (range.end - range.start, spans.iter().map(|s| s.end - s.start).sum());
-        self.ledger.wrote(range, bytes, credits);
+        self.ledger.wrote(range, bytes, Some(credits));
         add(&self.progress.copied, bytes);
         add(&self.progress.zeroed, length - bytes);
         add(&self.progress.done, length);
@@ -132,7 +128,7 @@ impl Work {
     pub async fn zero(self, range: Range<u64>) -> Result<(), CopyError> {
         let length = range.end - range.start;
         self.target.zero(range.start, length).await?;
-        self.ledger.wrote(range, 0, 0);
+        self.ledger.wrote(range, 0, None);
         add(&self.progress.zeroed, length);
         add(&self.progress.done, length);
         Ok(())

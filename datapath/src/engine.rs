@@ -94,6 +94,13 @@ pub struct Disk {
     pub progress: Arc<Progress>,
 }
 
+impl Disk {
+    /// Whether a changed source would be seen: a file's time tells, or the caller's word.
+    fn source_is_certain(&self) -> bool {
+        self.source.shows_changes() || self.journal.as_ref().is_some_and(|j| j.source.is_some())
+    }
+}
+
 /// Copies a disk. When it returns without error the target is complete, and durable if that was asked for.
 /// The journal stays; whoever runs the copy removes it when nothing more can go wrong.
 pub async fn copy_disk(shared: &Arc<Shared>, disk: Disk) -> Result<(), CopyError> {
@@ -113,9 +120,18 @@ async fn run(shared: &Arc<Shared>, disk: Disk) -> Result<(), CopyError> {
     disk.progress.tail.store(disk.target.tail(size), Ordering::Relaxed);
     add(&disk.progress.resumed, durable.bytes());
     add(&disk.progress.done, durable.bytes());
+    let trusted = disk.source_is_certain();
+    if !durable.is_empty() && !trusted {
+        tracing::warn!(
+            disk = %disk.target.name(),
+            "whether the source changed since cannot be seen here; --source-id (a snapshot's id) makes sure"
+        );
+    }
     let hashes = match &disk.hashes {
         Some(path) if shared.settings.verify => {
-            let open = HashFile::open(path, !durable.is_empty());
+            // Hashes of an earlier run say nothing about a source that may have changed: what is
+            // there already is then compared with the source itself.
+            let open = HashFile::open(path, !durable.is_empty() && trusted);
             Some(Arc::new(
                 open.map_err(|source| CopyError::Journal { path: path.clone(), source })?,
             ))
@@ -123,7 +139,12 @@ async fn run(shared: &Arc<Shared>, disk: Disk) -> Result<(), CopyError> {
         _ => None,
     };
     let cloned = durable.is_empty() && shared.settings.clone && clone(&disk).await;
-    let bounded = journal.is_some() || matches!(disk.target, Target::Nbd(_));
+    let flushes = disk.target.can_flush();
+    if !flushes {
+        tracing::warn!(target = %disk.target.name(), "the server knows no flush: nobody can tell when the data is durable");
+    }
+    let journal = journal.filter(|_| flushes);
+    let bounded = flushes && (journal.is_some() || matches!(disk.target, Target::Nbd(_)));
     let copy = Copy {
         shared: Arc::clone(shared),
         ledger: Arc::new(Ledger::new(durable, bounded && shared.settings.flush)),
@@ -135,7 +156,7 @@ async fn run(shared: &Arc<Shared>, disk: Disk) -> Result<(), CopyError> {
     if cloned {
         add(&copy.disk.progress.done, size);
         add(&copy.disk.progress.copied, size);
-        copy.ledger.wrote(0..size, 0, 0);
+        copy.ledger.wrote(0..size, 0, None);
     } else {
         copy.passes(size).await?;
     }
@@ -157,9 +178,11 @@ async fn unless_stopped<T>(
     shared: &Shared,
     work: impl Future<Output = Result<T, CopyError>>,
 ) -> Result<T, CopyError> {
+    // The stop is looked at first: a disk whose turn comes too late must not be touched.
     tokio::select! {
-        result = work => result,
+        biased;
         () = shared.stop.cancelled() => Err(CopyError::Stopped),
+        result = work => result,
     }
 }
 
@@ -190,7 +213,12 @@ async fn begin(disk: &Disk) -> Result<(RangeSet, Option<Journal>), CopyError> {
         target.identity().map(|t| Identity::new(source.clone(), t, size)).map_err(failed)
     };
     let mut durable = RangeSet::default();
-    match journal::find(&place.path, &identity(&disk.target)?).map_err(failed)? {
+    let found = journal::find(&place.path, &identity(&disk.target)?).map_err(failed)?;
+    if found != Found::Nothing {
+        // Somebody has written here, whatever was said about zeroes.
+        disk.target.forget_zero();
+    }
+    match found {
         Found::Nothing => {}
         Found::Void(why) => {
             tracing::warn!(journal = %place.path.display(), %why, "the journal does not fit, copying from the start");
@@ -212,7 +240,6 @@ async fn begin(disk: &Disk) -> Result<(RangeSet, Option<Journal>), CopyError> {
         // Before the target changes: a journal must never speak of more than is there.
         journal::remove(&place.path).map_err(failed)?;
     } else {
-        disk.target.forget_zero();
         tracing::info!(disk = %disk.target.name(), durable = durable.bytes(), of = size, "continuing an earlier copy");
     }
     disk.target.prepare(size, fresh).await?;
@@ -283,6 +310,7 @@ impl Copy {
                     attempts.wait(CopyError::Target(e)).await?;
                     // What it had not made durable may be gone with it.
                     self.ledger.lose();
+                    self.disk.target.reset().await;
                     self.disk.target.forget_zero();
                     let durable = self.ledger.durable().bytes();
                     self.disk.progress.done.store(durable, Ordering::Relaxed);
@@ -424,7 +452,7 @@ impl Copy {
         let length = range.end - range.start;
         add(&self.disk.progress.zeroed, length);
         add(&self.disk.progress.done, length);
-        self.ledger.wrote(range, 0, 0);
+        self.ledger.wrote(range, 0, None);
     }
 
     /// Remembers that these chunks must read as zeroes.

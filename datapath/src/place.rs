@@ -72,7 +72,7 @@ pub async fn open_nbd_target(
     max_zero: u64,
 ) -> Result<Target, TargetError> {
     let name = nbd_name(&uri);
-    let connected: Result<NbdClient, NbdError> = NbdClient::connect(uri, options).await;
+    let connected: Result<NbdClient, NbdError> = NbdClient::connect_for_writing(uri, options).await;
     match connected {
         Ok(client) => {
             Ok(Target::Nbd(Arc::new(NbdTarget::new(client, name, allocate, is_zero, max_zero))))

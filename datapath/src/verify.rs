@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 /// Bytes of one sample.
 const SAMPLE: u64 = 64 << 10;
 /// Samples of a journal's ranges.
-const SAMPLES: u64 = 16;
+const SAMPLES: u64 = 64;
 
 /// Reads the whole target back. The first difference is an error that names its offset.
 pub async fn verify(

@@ -95,12 +95,30 @@ impl Runner {
             let run = supervise::run(&spec, argv, &self.stop, |heard| ear.hear(&heard));
             with_side_task(run, self.compare_sizes(volumes, is_open)).await
         };
-        if grants.is_some_and(|g| g.calls() == 0) && ear.tracker.total().is_some() {
+        if grants.as_ref().is_some_and(|g| g.calls() == 0) && ear.tracker.total().is_some() {
             tracing::warn!(
                 "virt-v2v did not call v2v-pod's copier but copied with a program of its own"
             );
         }
-        judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence)
+        judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence)?;
+        match (grants, volumes) {
+            (Some(grants), Some(volumes)) => self.all_verified(&grants, volumes.map.len()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A verification that was asked for must not be left out in silence.
+    fn all_verified(&self, grants: &GrantServer, disks: usize) -> Result<(), Failure> {
+        let done = grants.done();
+        if self.copy.verify && done != disks {
+            let message = format!(
+                "{done} of {disks} disks were copied and verified by v2v-pod; virt-v2v copied the others itself"
+            );
+            return Err(Failure::new(Class::Integrity, message).advise(
+                "go without V2V_verifyCopy (--verify), or report this with virt-v2v's version",
+            ));
+        }
+        Ok(())
     }
 
     /// The copier's counterpart, for a tool that copies.

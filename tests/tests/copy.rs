@@ -374,7 +374,7 @@ fn a_target_server_that_dies_gets_everything_again() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1000));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     first.kill();
     let _second = server();
     let last = ran(&child.wait_with_output().unwrap()).ok();
@@ -388,7 +388,9 @@ fn a_target_server_that_dies_gets_everything_again() {
 fn several_disks_share_a_run_and_one_failure_keeps_the_others_place() {
     let dir = scratch();
     let images: Vec<_> = (0..3).map(|n| dir.path().join(format!("image{n}"))).collect();
-    images.iter().for_each(|i| mixed_image(i, 40 * MIB + 512));
+    for image in &images {
+        mixed_image(image, 40 * MIB + 512);
+    }
     let targets: Vec<_> = (0..3).map(|n| dir.path().join(format!("target{n}"))).collect();
     let all: Vec<&dyn AsRef<std::ffi::OsStr>> = images
         .iter()
@@ -398,7 +400,9 @@ fn several_disks_share_a_run_and_one_failure_keeps_the_others_place() {
     let last = run(copy(&all).args(["--json", "--disks", "2", "--in-flight", "4MiB"])).ok();
     assert_eq!(last.result["disks"].as_array().unwrap().len(), 3);
     assert_eq!(last.result["ok"], true);
-    images.iter().zip(&targets).for_each(|(i, t)| assert_same(i, t));
+    for (image, target) in images.iter().zip(&targets) {
+        assert_same(image, target);
+    }
     let full = Mount::new(dir.path(), "ext4", 16 * MIB);
     let small = full.path("disk");
     let last = run(copy(&[&images[0], &targets[0], &images[1], &small]).args(["--json"]));

@@ -44,6 +44,8 @@ pub struct NbdClient {
     agreement: Agreement,
     slots: Vec<Slot>,
     reconnections: AtomicU64,
+    /// Something is written: see [`NbdClient::connect_for_writing`].
+    writing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +74,28 @@ impl NbdClient {
         slots.push(Slot { connection: Mutex::new(Some(Arc::new(first))), ..Slot::default() });
         // Searched from the front; the open one must win while there is nothing to choose.
         slots.reverse();
-        Ok(Self { uri, options, agreement, slots, reconnections: AtomicU64::new(0) })
+        Ok(Self {
+            uri,
+            options,
+            agreement,
+            slots,
+            reconnections: AtomicU64::new(0),
+            writing: false,
+        })
+    }
+
+    /// The same for a target. A server that went away takes with it what it had not made durable, so a
+    /// broken connection is not replaced in silence: the next request or flush fails with
+    /// [`NbdError::Lost`], and goes on failing until [`NbdClient::reset`].
+    pub async fn connect_for_writing(uri: NbdUri, options: NbdOptions) -> Result<Self, NbdError> {
+        Ok(Self { writing: true, ..Self::connect(uri, options).await? })
+    }
+
+    /// Drops all connections; whoever calls it knows what is lost with them.
+    pub async fn reset(&self) {
+        for slot in &self.slots {
+            drop(slot.connection.lock().await.take());
+        }
     }
 
     /// The export.
@@ -132,6 +155,9 @@ impl NbdClient {
                 return Err(NbdError::Lost(failures.1.clone()));
             }
         }
+        if self.writing && place.is_some() {
+            return Err(NbdError::Lost("what it had not made durable may be lost".into()));
+        }
         let replaced = place.is_some();
         let wishes = Wishes { extents: self.options.extents };
         let new = match Connection::open(&self.uri, wishes, self.options.patience).await {
@@ -166,9 +192,9 @@ impl NbdClient {
             let piece = self.with(|c| async move { c.read(at, rest).await }).await?;
             at += piece.len() as u64;
             if whole.is_empty() {
-                whole = piece
+                whole = piece;
             } else {
-                whole.unsplit(piece)
+                whole.unsplit(piece);
             }
             if tail.is_empty() {
                 return Ok(whole);
@@ -202,12 +228,40 @@ impl NbdClient {
         Some(self.with(|c| async move { c.write_zeroes(offset, length, flags).await }).await)
     }
 
+    /// Whether the server knows FLUSH.
+    pub fn can_flush(&self) -> bool {
+        self.agreement.export.has(EXPORT_FLUSH)
+    }
+
+    /// Fails when a connection broke that something may have been written to.
+    async fn check_alive(&self) -> Result<(), NbdError> {
+        for slot in &self.slots {
+            if slot.connection.lock().await.as_ref().is_some_and(|c| c.is_dead()) {
+                return Err(NbdError::Lost("what it had not made durable may be lost".into()));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes all completed writes durable, on every connection.
     pub async fn flush(&self) -> Result<(), NbdError> {
-        if !self.agreement.export.has(EXPORT_FLUSH) {
+        if !self.can_flush() {
+            return self.check_alive().await;
+        }
+        // With several connections the server has promised that one flush covers all of them. It is
+        // sent on each all the same: a connection that broke unnoticed must not be forgotten, the
+        // server at its other end may have been another one.
+        let mut flushed = false;
+        for slot in &self.slots {
+            let open = slot.connection.lock().await.clone();
+            if let Some(connection) = open {
+                connection.flush().await?;
+                flushed = true;
+            }
+        }
+        if flushed {
             return Ok(());
         }
-        // With several connections the server has promised that one flush covers all of them.
         self.with(|c| async move { c.flush().await }).await
     }
 

@@ -60,6 +60,11 @@ impl FileSource {
         &self.file
     }
 
+    /// Whether it is a block device.
+    pub fn is_block_device(&self) -> bool {
+        self.block_device
+    }
+
     /// Names this very content as far as the kernel can tell, for journals.
     pub fn identity(&self) -> io::Result<String> {
         let m = self.file.metadata()?;

@@ -120,6 +120,11 @@ impl Source {
         }
     }
 
+    /// Whether its identity changes with its content: only a file has a time.
+    pub fn shows_changes(&self) -> bool {
+        matches!(self, Self::File(f) if !f.is_block_device())
+    }
+
     /// Whether asking for extents can tell anything.
     pub fn has_extents(&self) -> bool {
         match self {

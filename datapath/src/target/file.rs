@@ -13,7 +13,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Direct I/O is aligned to this: no disk in use has larger sectors.
 const DIRECT_ALIGN: u64 = 4096;
@@ -60,8 +60,12 @@ pub struct FileTarget {
     zeroer: Zeroer,
     known_zero: AtomicBool,
     dirty: Mutex<VecDeque<(u64, u64)>>,
-    /// A failed sync stays failed: the kernel forgets the error, and the data.
-    sync_failed: AtomicBool,
+    /// A failed write or sync stays failed: the kernel tells an error of the page cache once, and then
+    /// forgets it, and the data.
+    broken: AtomicBool,
+    /// Read by whoever may be told such an error, written by a sync: no sync slips in before the error
+    /// is noted.
+    telling: RwLock<()>,
 }
 
 impl FileTarget {
@@ -114,7 +118,8 @@ impl FileTarget {
             zeroer: Zeroer::default(),
             known_zero: AtomicBool::new(options.is_zero),
             dirty: Mutex::default(),
-            sync_failed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            telling: RwLock::default(),
         })
     }
 
@@ -200,14 +205,6 @@ impl FileTarget {
         }
     }
 
-    /// A regular file without any data is all zeroes.
-    pub fn notice_if_empty(&self) {
-        let seek = nix::unistd::lseek(&self.buffered, 0, nix::unistd::Whence::SeekData);
-        if self.kind == Kind::Regular && seek == Err(nix::errno::Errno::ENXIO) {
-            self.known_zero.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// From now on unwritten parts may hold anything.
     pub fn forget_zero(&self) {
         self.known_zero.store(false, Ordering::Relaxed);
@@ -246,6 +243,11 @@ impl FileTarget {
     }
 
     fn write_buffered(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {
+        let _telling = self.telling.read().unwrap_or_else(PoisonError::into_inner);
+        self.write_cached(offset, data).inspect_err(|_| self.broken.store(true, Ordering::SeqCst))
+    }
+
+    fn write_cached(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {
         let failed = |e| self.failed("write", offset, data.len() as u64, e);
         self.buffered.write_all_at(data, offset).map_err(failed)?;
         let length = data.len() as u64;
@@ -316,18 +318,20 @@ impl FileTarget {
         Ok(())
     }
 
-    /// Makes everything written durable. After a failure every later call fails too.
+    /// Makes everything written durable. After a failure, of this or of a write, every later call fails.
     pub fn sync(&self) -> Result<(), TargetError> {
         let failed = |e| self.failed("flush", 0, 0, e);
-        if self.sync_failed.load(Ordering::SeqCst) {
-            return Err(failed(io::Error::other("an earlier flush failed")));
+        // One at a time: of two syncs at once only one would be told an error.
+        let _telling = self.telling.write().unwrap_or_else(PoisonError::into_inner);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(failed(io::Error::other("an earlier write or flush failed")));
         }
         let result = self
             .buffered
             .sync_data()
             .and_then(|()| if self.created { sync_parent(&self.path) } else { Ok(()) });
         if result.is_err() {
-            self.sync_failed.store(true, Ordering::SeqCst);
+            self.broken.store(true, Ordering::SeqCst);
         }
         result.map_err(failed)
     }

@@ -75,6 +75,8 @@ pub struct NbdTarget {
     allocate: bool,
     max_zero: u64,
     known_zero: AtomicBool,
+    /// A server tells a failed flush once, too; it is believed until the connections are reset.
+    flush_failed: AtomicBool,
 }
 
 /// Any target.
@@ -97,7 +99,15 @@ impl NbdTarget {
         is_zero: bool,
         max_zero: u64,
     ) -> Self {
-        Self { client, name, allocate, max_zero, known_zero: AtomicBool::new(is_zero) }
+        let flush_failed = AtomicBool::new(false);
+        Self {
+            client,
+            name,
+            allocate,
+            max_zero,
+            known_zero: AtomicBool::new(is_zero),
+            flush_failed,
+        }
     }
 
     /// The client.
@@ -279,6 +289,22 @@ impl Target {
         }
     }
 
+    /// Whether a flush makes anything durable.
+    pub fn can_flush(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Null => true,
+            Self::Nbd(n) => n.client.can_flush(),
+        }
+    }
+
+    /// Forgets the connections to a server that was lost.
+    pub async fn reset(&self) {
+        if let Self::Nbd(n) = self {
+            n.client.reset().await;
+            n.flush_failed.store(false, Ordering::SeqCst);
+        }
+    }
+
     /// Makes everything written durable.
     pub async fn flush(&self) -> Result<(), TargetError> {
         match self {
@@ -287,7 +313,14 @@ impl Target {
                 let file = Arc::clone(f);
                 blocking(move || file.sync()).await
             }
-            Self::Nbd(n) => n.client.flush().await.map_err(|e| n.failed(e)),
+            Self::Nbd(n) => {
+                if n.flush_failed.load(Ordering::SeqCst) {
+                    return Err(n.failed(NbdError::Lost("an earlier flush failed".into())));
+                }
+                let result = n.client.flush().await;
+                n.flush_failed.fetch_or(result.is_err(), Ordering::SeqCst);
+                result.map_err(|e| n.failed(e))
+            }
         }
     }
 

@@ -4,8 +4,8 @@ use crate::disk::{Disk, PAGE, serve};
 use crate::fake::Server;
 use crate::frames::{STATUS, simple};
 use crate::shake::{Age, Offer, shake};
-use crate::{PATIENCE, assert_error, connect, read, timed};
-use datapath::nbd::NbdError;
+use crate::{PATIENCE, assert_error, connect, options, read, timed};
+use datapath::nbd::{NbdClient, NbdError};
 use futures_util::future::join_all;
 use std::io;
 use std::sync::Arc;
@@ -183,5 +183,27 @@ fn requests_that_wait_for_one_new_connection_share_its_failure() {
         assert!(join_all(reads).await.iter().all(Result::is_err));
         let took = start.elapsed();
         assert!(took < 5 * PATIENCE, "{took:?} for 16 requests and a patience of {PATIENCE:?}");
+    });
+}
+
+/// A server that was restarted has lost what was written and not flushed. Nobody may go on as if nothing had been.
+#[test]
+fn a_target_that_was_restarted_is_noticed_even_when_nothing_was_under_way() {
+    timed(async {
+        let disk = Disk::striped(SIZE, 3);
+        let server =
+            server(&disk, |n| (Offer::new(Age::Structured, SIZE), if n == 0 { 1 } else { 100 }));
+        let client =
+            NbdClient::connect_for_writing(server.uri().parse().unwrap(), options()).await.unwrap();
+        client.write(0, &[1; 4096]).await.unwrap();
+        // The server hangs up; nothing is sent that could fail of itself.
+        tokio::time::sleep(PATIENCE / 4).await;
+        for _ in 0..3 {
+            assert!(matches!(client.flush().await, Err(NbdError::Lost(_))));
+            assert!(matches!(client.write(0, &[1; 4096]).await, Err(NbdError::Lost(_))));
+        }
+        client.reset().await;
+        client.write(0, &[1; 4096]).await.unwrap();
+        client.flush().await.unwrap();
     });
 }

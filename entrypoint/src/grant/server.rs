@@ -10,11 +10,12 @@ use datapath::nbd::NbdUri;
 use datapath::nbd::uri::Address;
 use datapath::rate::{Bucket, follow_rate_file, read_rate_file};
 use datapath::units::Rate;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
@@ -24,13 +25,24 @@ use tokio::task::JoinSet;
 /// A copier's line is shorter than this.
 const MOST_LINE: u64 = 64 << 10;
 
+/// Nobody needs more bandwidth at once.
+const MOST_TAKE: u64 = 1 << 30;
+
 /// Answers copiers while it lives.
 #[derive(Debug)]
 pub struct GrantServer {
     folder: PathBuf,
     socket: PathBuf,
     calls: Arc<AtomicUsize>,
+    disks: Arc<Disks>,
     _tasks: JoinSet<()>,
+}
+
+/// Which disks were granted, and which of them are durable.
+#[derive(Debug, Default)]
+struct Disks {
+    granted: Mutex<BTreeSet<usize>>,
+    done: Mutex<BTreeSet<usize>>,
 }
 
 /// What a copier may be told.
@@ -42,6 +54,7 @@ struct Desk {
     bus: Bus,
     stop: Stop,
     calls: Arc<AtomicUsize>,
+    disks: Arc<Disks>,
 }
 
 impl GrantServer {
@@ -70,14 +83,22 @@ impl GrantServer {
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(failed)?;
         let calls: Arc<AtomicUsize> = Arc::default();
+        let disks: Arc<Disks> = Arc::default();
         let mut tasks = JoinSet::new();
         if let Some(RateSource::File(file)) = &settings.rate {
             tasks.spawn(follow_rate_file(file.clone(), Arc::clone(&bucket)));
         }
-        let desk =
-            Desk { volumes, verify: settings.verify, bucket, bus, stop, calls: Arc::clone(&calls) };
+        let desk = Desk {
+            volumes,
+            verify: settings.verify,
+            bucket,
+            bus,
+            stop,
+            calls: Arc::clone(&calls),
+            disks: Arc::clone(&disks),
+        };
         tasks.spawn(accept(listener, Arc::new(desk)));
-        Ok(Some(Self { folder: bin, socket, calls, _tasks: tasks }))
+        Ok(Some(Self { folder: bin, socket, calls, disks, _tasks: tasks }))
     }
 
     /// The tools' environment with our nbdcopy first.
@@ -88,9 +109,24 @@ impl GrantServer {
         own
     }
 
+    /// How many disks our copier has made durable.
+    pub fn done(&self) -> usize {
+        self.disks.done().len()
+    }
+
     /// How many copies were asked for.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Disks {
+    fn granted(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,12 +193,13 @@ impl Desk {
         while let Some(message) = next(&mut lines).await? {
             match message {
                 FromCopier::Take(bytes) => {
-                    self.bucket.take(bytes).await;
+                    self.bucket.take(bytes.min(MOST_TAKE)).await;
                     say(&mut write, &ToCopier::Given(bytes)).await?;
                 }
                 FromCopier::Progress(counts) => self.progress(disk, counts),
                 FromCopier::Done(counts) => {
                     self.progress(disk, counts);
+                    self.disks.done().insert(disk);
                     tracing::info!(
                         disk,
                         bytes = counts.size,
@@ -200,8 +237,14 @@ impl Desk {
         if self.volumes.is_empty() {
             return Ok((disk.unwrap_or(0), None));
         }
-        disk.and_then(|d| Some((d, Some(self.volumes.get(d)?.1.clone()))))
-            .ok_or_else(|| format!("virt-v2v copies to {target}, which leads to no volume"))
+        let (disk, volume) = disk
+            .and_then(|d| Some((d, self.volumes.get(d)?.1.clone())))
+            .ok_or_else(|| format!("virt-v2v copies to {target}, which leads to no volume"))?;
+        // Two copiers on one volume would mix two disks.
+        if !self.disks.granted().insert(disk) {
+            return Err(format!("virt-v2v copies to {} twice", volume.display()));
+        }
+        Ok((disk, Some(volume)))
     }
 }
 

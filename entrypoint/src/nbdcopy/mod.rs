@@ -152,8 +152,10 @@ async fn copy(args: &Args) -> Result<(), String> {
         result = copy_with(args, &mut servers) => result,
         _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
     };
+    let mut result = result;
     for server in servers {
-        server.stop().await;
+        let stopped = server.stop(result.is_ok()).await;
+        result = result.and(stopped.map_err(|e| format!("the NBD server did not end: {e}")));
     }
     result
 }

@@ -50,14 +50,18 @@ impl Server {
         NbdUri { address, export: String::new(), tls: None }
     }
 
-    /// Ends it: it was asked to stop, so how it ends does not matter.
-    pub async fn stop(mut self) {
+    /// Ends it. After a good copy it may need long to put its image in order, and must not be killed.
+    pub async fn stop(mut self, copied: bool) -> io::Result<()> {
         if let Some(pid) = self.child.id().and_then(|p| i32::try_from(p).ok()) {
             let pid = nix::unistd::Pid::from_raw(pid);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
-        if tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
+        if copied {
+            return self.child.wait().await.map(drop);
         }
+        if tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+        }
+        Ok(())
     }
 }
