@@ -1,7 +1,9 @@
 //! Chunk buffers: a fixed number of bytes in flight for all disks, page-aligned for direct I/O.
 
 use bytes::BytesMut;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What direct I/O wants of addresses.
@@ -16,7 +18,16 @@ pub struct BufferPool {
     size: usize,
     permits: Arc<Semaphore>,
     free: Mutex<Vec<BytesMut>>,
+    /// Buffers that are given out only for a slow source.
+    reserve: AtomicUsize,
+    reads: AtomicU64,
+    quickest_us: AtomicU64,
 }
+
+/// A source whose quickest answer takes this long is slow: more requests in flight hide the wait.
+const SLOW_US: u64 = 4000;
+/// Answers that are looked at before that is decided.
+const JUDGED_READS: u64 = 12;
 
 /// The right to one buffer. The buffer itself may be lost on the way, the right is not.
 #[derive(Debug)]
@@ -26,14 +37,35 @@ pub struct Lease {
 }
 
 impl BufferPool {
-    /// `in_flight` bytes in buffers of `size`, at least one.
-    pub fn new(size: usize, in_flight: usize) -> Arc<Self> {
-        let count = (in_flight / size.max(1)).clamp(1, 4096);
+    /// `in_flight` bytes in buffers of `size`, at least one; up to `most` for a source that answers
+    /// slowly.
+    pub fn new(size: usize, in_flight: usize, most: usize) -> Arc<Self> {
+        let count = |bytes: usize| (bytes / size.max(1)).clamp(1, 4096);
+        let (first, all) = (count(in_flight), count(most.max(in_flight)));
         Arc::new(Self {
             size,
-            permits: Arc::new(Semaphore::new(count)),
-            free: Mutex::new(slab(size, count)),
+            permits: Arc::new(Semaphore::new(first)),
+            free: Mutex::new(slab(size, all)),
+            reserve: AtomicUsize::new(all - first),
+            reads: AtomicU64::new(0),
+            quickest_us: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// Learns how long a read took.
+    pub fn note_read(&self, took: Duration) {
+        if self.reserve.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let quickest = self.quickest_us.fetch_min(us, Ordering::Relaxed).min(us);
+        let reads = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+        if reads >= JUDGED_READS {
+            let more = self.reserve.swap(0, Ordering::Relaxed);
+            if quickest >= SLOW_US {
+                self.permits.add_permits(more);
+            }
+        }
     }
 
     /// Bytes of a buffer.
@@ -57,6 +89,11 @@ impl Lease {
     /// A buffer of the pool's size; its content is whatever it was.
     pub fn buffer(&self) -> BytesMut {
         self.pool.free().pop().unwrap_or_else(|| aligned(self.pool.size))
+    }
+
+    /// Tells the pool how long a read took.
+    pub fn note_read(&self, took: Duration) {
+        self.pool.note_read(took);
     }
 
     /// Gives a buffer back. A part of one is dropped instead.
@@ -108,8 +145,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slow_source_gets_more_and_a_quick_one_does_not() {
+        for (ms, free) in [(20, 8), (1, 2)] {
+            let pool = BufferPool::new(1 << 20, 2 << 20, 8 << 20);
+            for _ in 0..20 {
+                pool.note_read(Duration::from_millis(ms));
+            }
+            assert_eq!(pool.permits.available_permits(), free);
+        }
+    }
+
+    #[tokio::test]
     async fn no_more_buffers_than_allowed() {
-        let pool = BufferPool::new(1 << 20, 2 << 20);
+        let pool = BufferPool::new(1 << 20, 2 << 20, 2 << 20);
         let a = pool.lease().await.unwrap();
         let _b = pool.lease().await.unwrap();
         let third = tokio::time::timeout(std::time::Duration::from_millis(10), pool.lease()).await;

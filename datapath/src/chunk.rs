@@ -73,8 +73,10 @@ impl Work {
     ) -> Result<BytesMut, CopyError> {
         let mut attempts = self.settings.retry.begin();
         loop {
+            let start = std::time::Instant::now();
             match self.read_once(lease.buffer(), range, spans).await {
                 Ok(data) => {
+                    lease.note_read(start.elapsed());
                     if attempts.failed() {
                         self.progress.trouble(None);
                     }

@@ -99,7 +99,7 @@ fn settings() -> Settings {
 async fn copy(source: Source, target: Target) -> Result<Arc<Progress>, CopyError> {
     let shared = Shared {
         settings: settings(),
-        pool: BufferPool::new(usize::try_from(CHUNK).unwrap(), 4 << 20),
+        pool: BufferPool::new(usize::try_from(CHUNK).unwrap(), 4 << 20, 0),
         limit: Arc::new(Bucket::new(Rate::UNLIMITED)),
         stop: tokio_util::sync::CancellationToken::new(),
     };

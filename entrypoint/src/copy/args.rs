@@ -40,6 +40,9 @@ const MAX_UNIT: u64 = 1 << 30;
 /// zeroes only the first 64 MiB of a longer one.
 pub const MAX_ZERO: u64 = 32 << 20;
 
+/// Bytes in flight, and for sources that answer slowly.
+pub const IN_FLIGHT: (usize, usize) = (16 << 20, 40 << 20);
+
 /// `v2v-pod copy`.
 #[derive(Debug, Clone, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags
@@ -71,9 +74,9 @@ pub struct CopyArgs {
     /// Disks that are copied at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub disks: u16,
-    /// Bytes in flight, for all disks together
-    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
-    pub in_flight: Size,
+    /// Bytes in flight, for all disks together (default: 16MiB, and 40MiB for sources that answer slowly)
+    #[arg(long, value_name = "SIZE")]
+    pub in_flight: Option<Size>,
     /// Connections to each NBD server that allows several
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: u16,
@@ -142,7 +145,7 @@ impl CopyArgs {
         if sparse != 0 && (!sparse.is_power_of_two() || !(512..=CHUNK).contains(&sparse)) {
             return Err("--sparse must be 0 or a power of two from 512 to 1 MiB".into());
         }
-        if self.in_flight.0 < CHUNK || self.in_flight.0 > 4 << 30 {
+        if self.in_flight.is_some_and(|s| !(CHUNK..=4 << 30).contains(&s.0)) {
             return Err("--in-flight must be from 1 MiB to 4 GiB".into());
         }
         let retry = Retry {

@@ -81,7 +81,8 @@ fn first_rate(args: &CopyArgs) -> Result<Rate, Failure> {
 
 fn buffers(settings: &Settings, args: &CopyArgs) -> Arc<BufferPool> {
     let size = |n: u64| usize::try_from(n).unwrap_or(1 << 20);
-    BufferPool::new(size(settings.shape.chunk), size(args.in_flight.0))
+    let (first, most) = args.in_flight.map_or(args::IN_FLIGHT, |s| (size(s.0), size(s.0)));
+    BufferPool::new(size(settings.shape.chunk), first, most)
 }
 
 /// Opens every source and target before anything is written.

@@ -207,7 +207,7 @@ async fn run_copy(
                 per_connection.saturating_mul(u64::from(connections(args))).min(MOST_IN_FLIGHT);
             let shared = Arc::new(Shared {
                 settings,
-                pool: BufferPool::new(size(settings.shape.chunk), size(in_flight)),
+                pool: BufferPool::new(size(settings.shape.chunk), size(in_flight), 0),
                 limit: Arc::new(Bucket::new(Rate::UNLIMITED)),
                 stop: CancellationToken::new(),
             });

@@ -1,6 +1,7 @@
 //! The copier inside virt-v2v's pipeline: asks the supervisor for a grant, copies, reports, and exits
 //! with 0 only when the disk is durable. virt-v2v stops its servers when we exit, so not before.
 
+use crate::copy::args::IN_FLIGHT;
 use crate::copy::{copy_failure, source_failure, target_failure};
 use crate::failure::{Class, Failure};
 use crate::grant::{Counts, FromCopier, SOCKET_VARIABLE, ToCopier};
@@ -25,7 +26,6 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 const CHUNK: u64 = 1 << 20;
-const IN_FLIGHT: usize = 16 << 20;
 /// Bandwidth is asked for in pieces of this size; small enough for an even flow.
 const TAKE: u64 = 4 << 20;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -82,7 +82,7 @@ async fn copy(
     let settings = settings(allocated, verify);
     let shared = Arc::new(Shared {
         settings,
-        pool: BufferPool::new(usize::try_from(CHUNK).unwrap_or(1 << 20), IN_FLIGHT),
+        pool: BufferPool::new(usize::try_from(CHUNK).unwrap_or(1 << 20), IN_FLIGHT.0, IN_FLIGHT.1),
         limit: Arc::new(Remote {
             desk: Arc::clone(desk),
             credit: Mutex::new(0),
