@@ -1,5 +1,6 @@
 //! Chunk buffers: a fixed number of bytes in flight for all disks, page-aligned for direct I/O.
 
+use crate::error::CopyError;
 use bytes::BytesMut;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +75,11 @@ impl BufferPool {
     }
 
     /// Waits for the right to a buffer. Fair between disks.
-    pub async fn lease(self: &Arc<Self>) -> Option<Lease> {
+    pub async fn lease(self: &Arc<Self>) -> Result<Lease, CopyError> {
         // The semaphore is never closed.
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-        Some(Lease { pool: Arc::clone(self), _permit: permit })
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|e| CopyError::Internal(e.to_string()))?;
+        Ok(Lease { pool: Arc::clone(self), _permit: permit })
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<BytesMut>> {

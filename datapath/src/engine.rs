@@ -3,7 +3,7 @@
 
 use crate::buffer::BufferPool;
 use crate::chunk::{self, Work};
-use crate::error::CopyError;
+use crate::error::{CopyError, joined};
 use crate::extent::Extent;
 use crate::hashes::HashFile;
 use crate::journal::{self, Found, Identity, Journal};
@@ -433,14 +433,12 @@ impl Copy {
             Piece::Chunk { range, spans } => {
                 let bytes: u64 = spans.iter().map(|s| s.end - s.start).sum();
                 let ready = async {
-                    let lease = self.shared.pool.lease().await;
+                    let lease = self.shared.pool.lease().await?;
                     let credits = self.ledger.reserve(range.end - range.start).await;
                     self.shared.limit.take(bytes).await;
-                    lease.map(|lease| (lease, credits))
+                    Ok::<_, CopyError>((lease, credits))
                 };
-                let Some((lease, credits)) = or_failure(tasks, ready).await? else {
-                    return Err(CopyError::Internal("the buffer pool was closed".into()));
-                };
+                let (lease, credits) = or_failure(tasks, ready).await??;
                 let work = self.work();
                 tasks.spawn(async move { work.chunk(lease, credits, range, spans).await });
                 Ok(())
@@ -493,8 +491,4 @@ async fn or_failure<T>(
             Some(done) = tasks.join_next() => joined(done)?,
         }
     }
-}
-
-fn joined(done: Result<Result<(), CopyError>, tokio::task::JoinError>) -> Result<(), CopyError> {
-    done.unwrap_or_else(|e| Err(CopyError::Internal(e.to_string())))
 }

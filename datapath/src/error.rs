@@ -69,6 +69,13 @@ pub enum CopyError {
     Internal(String),
 }
 
+/// The result of a task that was spawned; one that panicked is an error like any other.
+pub(crate) fn joined<T>(
+    done: Result<Result<T, CopyError>, tokio::task::JoinError>,
+) -> Result<T, CopyError> {
+    done.unwrap_or_else(|e| Err(CopyError::Internal(e.to_string())))
+}
+
 impl CopyError {
     /// Whether the same copy, run again, may succeed.
     pub fn is_transient(&self) -> bool {

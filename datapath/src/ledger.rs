@@ -1,6 +1,6 @@
 //! What is written, what is durable, and how far the two may be apart.
 
-use crate::error::CopyError;
+use crate::error::{CopyError, joined};
 use crate::journal::Journal;
 use crate::ranges::RangeSet;
 use crate::target::Target;
@@ -214,7 +214,7 @@ async fn record(journal: &Arc<Mutex<Journal>>, ranges: &RangeSet) -> Result<(), 
         let path = journal.path().to_owned();
         journal.append(&ranges).map_err(|source| CopyError::Journal { path, source })
     });
-    append.await.unwrap_or_else(|e| Err(CopyError::Internal(e.to_string())))
+    joined(append.await)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::buffer::{Lease, aligned};
 use crate::engine::{Disk, Shared};
-use crate::error::CopyError;
+use crate::error::{CopyError, joined};
 use crate::hashes::{Expected, HashFile, hash};
 use crate::plan::is_zero;
 use crate::progress::add;
@@ -42,7 +42,7 @@ pub async fn verify(
             add(&disk.progress.verified, length);
             continue;
         }
-        let Some(lease) = shared.pool.lease().await else { break };
+        let lease = shared.pool.lease().await?;
         let (source, target) = (disk.source.clone(), disk.target.clone());
         let progress = Arc::clone(&disk.progress);
         tasks.spawn(async move {
@@ -51,11 +51,11 @@ pub async fn verify(
             Ok(())
         });
         while let Some(done) = tasks.try_join_next() {
-            done.unwrap_or_else(|e| Err(CopyError::Internal(e.to_string())))?;
+            joined(done)?;
         }
     }
     while let Some(done) = tasks.join_next().await {
-        done.unwrap_or_else(|e| Err(CopyError::Internal(e.to_string())))?;
+        joined(done)?;
     }
     Ok(())
 }

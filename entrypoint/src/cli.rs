@@ -3,10 +3,10 @@
 use crate::config::pod::{LogFormat, log_format};
 use crate::config::settings::SETTINGS;
 use crate::copy::args::{COPY_HELP, CopyArgs};
-use crate::grant::{Copier, CopySettings, RateSource};
+use crate::copy::rate::RateArgs;
+use crate::grant::{Copier, CopySettings};
 use crate::guest::image::ImageFormat;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use datapath::units::Rate;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -182,12 +182,9 @@ pub struct ConvertArgs {
     /// Who copies the disks: v2v-pod, or libnbd's nbdcopy
     #[arg(long, value_enum, default_value = "v2v-pod", value_name = "COPIER")]
     pub copier: Copier,
-    /// Most bytes per second for all disks together: 200MiB/s
-    #[arg(long, value_name = "RATE", conflicts_with = "rate_file")]
-    pub rate: Option<Rate>,
-    /// File with the rate, read again when it changes
-    #[arg(long, value_name = "FILE")]
-    pub rate_file: Option<PathBuf>,
+    /// Bandwidth.
+    #[command(flatten)]
+    pub rate: RateArgs,
     /// Read the targets back and compare them with what was read
     #[arg(long)]
     pub verify: bool,
@@ -217,12 +214,7 @@ pub struct ConvertArgs {
 impl ConvertArgs {
     /// How the disks are copied.
     pub fn copy_settings(&self) -> CopySettings {
-        let file = self.rate_file.clone().map(RateSource::File);
-        CopySettings {
-            copier: self.copier,
-            rate: file.or(self.rate.map(RateSource::Fixed)),
-            verify: self.verify,
-        }
+        CopySettings { copier: self.copier, rate: self.rate.source(), verify: self.verify }
     }
 }
 

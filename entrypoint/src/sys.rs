@@ -22,18 +22,23 @@ pub fn prepare_child(command: &mut Command, inherit: Option<RawFd>) {
                 return Err(std::io::Error::last_os_error());
             }
         }
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
-        // The parent may have died before the prctl took effect.
-        if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
-            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        Ok(())
+        die_with(parent)
     };
     // SAFETY: the hook runs between fork and exec and calls only async-signal-safe functions
     // (fcntl, prctl, getppid); it allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(hook);
     }
+}
+
+/// In the child: SIGTERM when the parent dies. Async-signal-safe.
+fn die_with(parent: u32) -> std::io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    // The parent may have died before the prctl took effect.
+    if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
+        return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(())
 }
 
 /// Gives the child one of our descriptors under a number of its own, and ties it to our life.
@@ -51,11 +56,7 @@ pub fn give_descriptor(command: &mut Command, ours: RawFd, theirs: RawFd) {
         if given == -1 {
             return Err(std::io::Error::last_os_error());
         }
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
-        if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
-            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        Ok(())
+        die_with(parent)
     };
     // SAFETY: as for `prepare_child`: only async-signal-safe calls between fork and exec.
     unsafe {

@@ -3,7 +3,8 @@
 
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
-use crate::grant::{Copier, CopySettings, RateSource};
+use crate::copy::rate::RateSource;
+use crate::grant::{Copier, CopySettings};
 use datapath::units::Rate;
 use std::num::NonZeroU16;
 use std::path::PathBuf;

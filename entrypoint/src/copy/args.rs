@@ -1,13 +1,16 @@
 //! `v2v-pod copy` on the command line, and what it means.
 
+use super::rate::RateArgs;
 use clap::Args;
+use datapath::buffer::BufferPool;
 use datapath::engine::Settings;
 use datapath::nbd::NbdOptions;
 use datapath::plan::Shape;
 use datapath::retry::Retry;
 use datapath::target::FileOptions;
-use datapath::units::{Rate, Size};
+use datapath::units::Size;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Help text of the command.
@@ -41,7 +44,29 @@ const MAX_UNIT: u64 = 1 << 30;
 pub const MAX_ZERO: u64 = 32 << 20;
 
 /// Bytes in flight, and for sources that answer slowly.
-pub const IN_FLIGHT: (usize, usize) = (16 << 20, 40 << 20);
+const IN_FLIGHT: (usize, usize) = (16 << 20, 40 << 20);
+
+/// How volumes are written, by `copy` and in virt-v2v's pipeline.
+pub fn onto_volumes(retry: Retry, verify: bool) -> Settings {
+    Settings {
+        shape: Shape { chunk: CHUNK, gap: GAP, align: 4096 },
+        sparse: 64 << 10,
+        extents: true,
+        unit: UNIT,
+        max_unit: MAX_UNIT,
+        retry,
+        flush: true,
+        verify,
+        clone: false,
+    }
+}
+
+/// Buffers for these settings.
+pub fn buffers(settings: &Settings, in_flight: Option<Size>) -> Arc<BufferPool> {
+    let size = |n: u64| usize::try_from(n).unwrap_or(1 << 20);
+    let (first, most) = in_flight.map_or(IN_FLIGHT, |s| (size(s.0), size(s.0)));
+    BufferPool::new(size(settings.shape.chunk), first, most)
+}
 
 /// `v2v-pod copy`.
 #[derive(Debug, Clone, Args)]
@@ -50,12 +75,9 @@ pub struct CopyArgs {
     /// Sources and targets, in turn
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
     pub places: Vec<String>,
-    /// Most bytes per second, for all disks together: 200MiB/s
-    #[arg(long, value_name = "RATE", conflicts_with = "rate_file")]
-    pub rate: Option<Rate>,
-    /// File with the rate, read again when it changes
-    #[arg(long, value_name = "FILE")]
-    pub rate_file: Option<PathBuf>,
+    /// Bandwidth.
+    #[command(flatten)]
+    pub rate: RateArgs,
     /// Read the targets back and compare them with what was read from the sources
     #[arg(long)]
     pub verify: bool,
@@ -155,15 +177,10 @@ impl CopyArgs {
             give_up: Duration::from_secs(self.give_up_after),
         };
         Ok(Settings {
-            shape: Shape { chunk: CHUNK, gap: GAP, align: 4096 },
             sparse: if self.allocated { 0 } else { usize::try_from(sparse).unwrap_or(0) },
             extents: !self.no_extents,
-            unit: UNIT,
-            max_unit: MAX_UNIT,
-            retry,
-            flush: true,
-            verify: self.verify,
             clone: !self.allocated,
+            ..onto_volumes(retry, self.verify)
         })
     }
 

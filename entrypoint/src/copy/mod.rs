@@ -2,20 +2,18 @@
 
 pub mod args;
 mod failure;
+pub mod rate;
 mod show;
 
 use crate::failure::{Class, Failure};
 use crate::supervise::stop::{Stop, StopCause};
 use args::CopyArgs;
-use datapath::buffer::BufferPool;
-use datapath::engine::{Disk, JournalPlace, Settings, Shared, copy_disk};
+use datapath::engine::{Disk, JournalPlace, Shared, copy_disk};
 use datapath::journal;
 use datapath::place::{self, Place};
 use datapath::progress::{Progress, Stage};
-use datapath::rate::{Bucket, follow_rate_file, read_rate_file};
 use datapath::source::Source;
 use datapath::target::{Kind, Target};
-use datapath::units::Rate;
 pub use failure::{copy_failure, source_failure, target_failure};
 use show::Show;
 use std::path::{Path, PathBuf};
@@ -38,16 +36,13 @@ fn usage(text: impl Into<String>) -> Failure {
 async fn copy(args: &CopyArgs, temp: &Path, show: &Show) -> Result<(), Failure> {
     let pairs = args.pairs().map_err(usage)?;
     let settings = args.settings().map_err(usage)?;
-    let bucket = Arc::new(Bucket::new(first_rate(args)?));
     let mut helpers = JoinSet::new();
-    if let Some(file) = &args.rate_file {
-        helpers.spawn(follow_rate_file(file.clone(), Arc::clone(&bucket)));
-    }
+    let bucket = rate::bucket(args.rate.source().as_ref(), &mut helpers)?;
     let mut stop = Stop::on_signals()
         .map_err(|e| Failure::new(Class::Internal, format!("no signal handling: {e}")))?;
     let shared = Arc::new(Shared {
         settings,
-        pool: buffers(&settings, args),
+        pool: args::buffers(&settings, args.in_flight),
         limit: bucket,
         stop: CancellationToken::new(),
     });
@@ -66,23 +61,6 @@ async fn copy(args: &CopyArgs, temp: &Path, show: &Show) -> Result<(), Failure> 
         clean_up(&journals, &hashes);
     }
     result
-}
-
-fn first_rate(args: &CopyArgs) -> Result<Rate, Failure> {
-    match (&args.rate, &args.rate_file) {
-        (Some(rate), _) => Ok(*rate),
-        (None, Some(file)) => read_rate_file(file).map_err(|e| {
-            Failure::new(Class::Config, datapath::error_chain(&e))
-                .advise("write a rate like 200MiB/s into the file, or 0 for no limit")
-        }),
-        (None, None) => Ok(Rate::UNLIMITED),
-    }
-}
-
-fn buffers(settings: &Settings, args: &CopyArgs) -> Arc<BufferPool> {
-    let size = |n: u64| usize::try_from(n).unwrap_or(1 << 20);
-    let (first, most) = args.in_flight.map_or(args::IN_FLIGHT, |s| (size(s.0), size(s.0)));
-    BufferPool::new(size(settings.shape.chunk), first, most)
 }
 
 /// Opens every source and target before anything is written.

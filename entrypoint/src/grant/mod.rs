@@ -11,7 +11,7 @@
 
 pub mod server;
 
-use datapath::units::Rate;
+use crate::copy::rate::RateSource;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -100,15 +100,6 @@ pub struct CopySettings {
     pub rate: Option<RateSource>,
     /// Compare the volumes with what was read.
     pub verify: bool,
-}
-
-/// Where the rate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RateSource {
-    /// Given once.
-    Fixed(Rate),
-    /// A file that may change.
-    File(PathBuf),
 }
 
 #[cfg(test)]

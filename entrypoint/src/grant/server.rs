@@ -1,15 +1,15 @@
 //! The supervisor's side: a socket, a folder with our `nbdcopy` for virt-v2v's PATH, one bucket for all disks.
 
-use super::{Copier, CopySettings, Counts, FromCopier, RateSource, SOCKET_VARIABLE, ToCopier};
+use super::{Copier, CopySettings, Counts, FromCopier, SOCKET_VARIABLE, ToCopier};
 use crate::bus::Bus;
+use crate::copy::rate;
 use crate::event::Event;
 use crate::failure::{Class, Failure};
 use crate::supervise::stop::{Stop, StopCause};
 use crate::toolbox::Toolbox;
 use datapath::nbd::NbdUri;
 use datapath::nbd::uri::Address;
-use datapath::rate::{Bucket, follow_rate_file, read_rate_file};
-use datapath::units::Rate;
+use datapath::rate::Bucket;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -76,7 +76,8 @@ impl GrantServer {
                 format!("cannot set up the copier in {}: {e}", folder.display()),
             )
         };
-        let bucket = Arc::new(Bucket::new(first_rate(settings.rate.as_ref())?));
+        let mut tasks = JoinSet::new();
+        let bucket = rate::bucket(settings.rate.as_ref(), &mut tasks)?;
         let bin = folder.join("bin");
         make_shim(&bin).map_err(failed)?;
         let socket = folder.join("grants");
@@ -84,10 +85,6 @@ impl GrantServer {
         let listener = UnixListener::bind(&socket).map_err(failed)?;
         let calls: Arc<AtomicUsize> = Arc::default();
         let disks: Arc<Disks> = Arc::default();
-        let mut tasks = JoinSet::new();
-        if let Some(RateSource::File(file)) = &settings.rate {
-            tasks.spawn(follow_rate_file(file.clone(), Arc::clone(&bucket)));
-        }
         let desk = Desk {
             volumes,
             verify: settings.verify,
@@ -127,17 +124,6 @@ impl Disks {
 
     fn done(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn first_rate(source: Option<&RateSource>) -> Result<Rate, Failure> {
-    match source {
-        None => Ok(Rate::UNLIMITED),
-        Some(RateSource::Fixed(rate)) => Ok(*rate),
-        Some(RateSource::File(file)) => read_rate_file(file).map_err(|e| {
-            Failure::new(Class::Config, datapath::error_chain(&e))
-                .advise("write a rate like 200MiB/s into the file, or 0 for no limit")
-        }),
     }
 }
 
@@ -193,7 +179,8 @@ impl Desk {
         while let Some(message) = next(&mut lines).await? {
             match message {
                 FromCopier::Take(bytes) => {
-                    self.bucket.take(bytes.min(MOST_TAKE)).await;
+                    let bytes = bytes.min(MOST_TAKE);
+                    self.bucket.take(bytes).await;
                     say(&mut write, &ToCopier::Given(bytes)).await?;
                 }
                 FromCopier::Progress(counts) => self.progress(disk, counts),
@@ -300,29 +287,28 @@ mod tests {
         assert_eq!(disk_of("nbd://host", &v), None);
     }
 
+    /// A server for two volumes, and a copier that has asked to copy onto this socket.
+    async fn greeted(out: &str) -> (tempfile::TempDir, GrantServer, Stop, UnixStream) {
+        let (dir, stop) = (tempfile::tempdir().unwrap(), Stop::default());
+        let settings = CopySettings::default();
+        let server =
+            GrantServer::start(&settings, dir.path(), volumes(), Bus::default(), stop.clone());
+        let server = server.unwrap().unwrap();
+        let mut stream = UnixStream::connect(&server.socket).await.unwrap();
+        let hello = FromCopier::Hello {
+            source: "s".into(),
+            target: format!("nbd+unix:///?socket=/x/{out}"),
+        };
+        let line = serde_json::to_string(&hello).unwrap() + "\n";
+        stream.write_all(line.as_bytes()).await.unwrap();
+        (dir, server, stop, stream)
+    }
+
     #[tokio::test]
     async fn a_target_that_is_no_volume_is_refused_and_ends_the_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = Stop::default();
-        let server = GrantServer::start(
-            &CopySettings::default(),
-            dir.path(),
-            volumes(),
-            Bus::default(),
-            stop.clone(),
-        )
-        .unwrap()
-        .unwrap();
-        let stream = UnixStream::connect(&server.socket).await.unwrap();
-        let (read, mut write) = stream.into_split();
-        write
-            .write_all(
-                b"{\"hello\":{\"source\":\"s\",\"target\":\"nbd+unix:///?socket=/x/out7\"}}\n",
-            )
-            .await
-            .unwrap();
+        let (_dir, server, stop, stream) = greeted("out7").await;
         let mut answer = String::new();
-        BufReader::new(read).read_line(&mut answer).await.unwrap();
+        BufReader::new(stream).read_line(&mut answer).await.unwrap();
         assert!(answer.contains("refuse") && answer.contains("out7"), "{answer}");
         assert!(matches!(stop.cause(), Some(StopCause::Abort(f)) if f.class == Class::Volume));
         assert_eq!(server.calls(), 1);
@@ -330,25 +316,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_of_the_copier_is_the_failure_of_the_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = Stop::default();
-        let server = GrantServer::start(
-            &CopySettings::default(),
-            dir.path(),
-            volumes(),
-            Bus::default(),
-            stop.clone(),
-        )
-        .unwrap()
-        .unwrap();
-        let stream = UnixStream::connect(&server.socket).await.unwrap();
+        let (_dir, _server, stop, stream) = greeted("out1").await;
         let (read, mut write) = stream.into_split();
-        write
-            .write_all(
-                b"{\"hello\":{\"source\":\"s\",\"target\":\"nbd+unix:///?socket=/x/out1\"}}\n",
-            )
-            .await
-            .unwrap();
         let mut lines = BufReader::new(read);
         let mut answer = String::new();
         lines.read_line(&mut answer).await.unwrap();

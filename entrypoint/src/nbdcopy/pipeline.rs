@@ -1,15 +1,13 @@
 //! The copier inside virt-v2v's pipeline: asks the supervisor for a grant, copies, reports, and exits
 //! with 0 only when the disk is durable. virt-v2v stops its servers when we exit, so not before.
 
-use crate::copy::args::IN_FLIGHT;
+use crate::copy::args::{MAX_ZERO, buffers, onto_volumes};
 use crate::copy::{copy_failure, source_failure, target_failure};
 use crate::failure::{Class, Failure};
 use crate::grant::{Counts, FromCopier, SOCKET_VARIABLE, ToCopier};
-use datapath::buffer::BufferPool;
 use datapath::engine::{Disk, Settings, Shared, copy_disk};
 use datapath::nbd::{NbdOptions, NbdUri};
 use datapath::place;
-use datapath::plan::Shape;
 use datapath::progress::{Progress, get};
 use datapath::rate::Limit;
 use datapath::retry::Retry;
@@ -25,7 +23,6 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-const CHUNK: u64 = 1 << 20;
 /// Bandwidth is asked for in pieces of this size; small enough for an even flow.
 const TAKE: u64 = 4 << 20;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -82,7 +79,7 @@ async fn copy(
     let settings = settings(allocated, verify);
     let shared = Arc::new(Shared {
         settings,
-        pool: BufferPool::new(usize::try_from(CHUNK).unwrap_or(1 << 20), IN_FLIGHT.0, IN_FLIGHT.1),
+        pool: buffers(&settings, None),
         limit: Arc::new(Remote {
             desk: Arc::clone(desk),
             credit: Mutex::new(0),
@@ -121,15 +118,9 @@ async fn open(
                 FileOptions { direct: true, allocate: allocated, exclusive: false, is_zero: false };
             place::open_file_target(path, files).map_err(|e| target_failure(&e))?
         }
-        None => place::open_nbd_target(
-            uri(target)?,
-            options,
-            allocated,
-            false,
-            crate::copy::args::MAX_ZERO,
-        )
-        .await
-        .map_err(|e| target_failure(&e))?,
+        None => place::open_nbd_target(uri(target)?, options, allocated, false, MAX_ZERO)
+            .await
+            .map_err(|e| target_failure(&e))?,
     };
     let hashes =
         verify.then(|| std::env::temp_dir().join(format!("nbdcopy-{}.hashes", std::process::id())));
@@ -144,22 +135,14 @@ async fn open(
 }
 
 fn settings(allocated: bool, verify: bool) -> Settings {
-    Settings {
-        shape: Shape { chunk: CHUNK, gap: 64 << 10, align: 4096 },
-        sparse: if allocated { 0 } else { 64 << 10 },
-        extents: true,
-        unit: 128 << 20,
-        max_unit: 1 << 30,
-        retry: Retry {
-            attempts: 6,
-            first: Duration::from_millis(200),
-            longest: Duration::from_secs(10),
-            give_up: Duration::from_secs(120),
-        },
-        flush: true,
-        verify,
-        clone: false,
-    }
+    let retry = Retry {
+        attempts: 6,
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(10),
+        give_up: Duration::from_secs(120),
+    };
+    let settings = onto_volumes(retry, verify);
+    if allocated { Settings { sparse: 0, ..settings } } else { settings }
 }
 
 fn counts(progress: &Progress) -> Counts {

@@ -1,15 +1,9 @@
 //! Places to copy onto: files on several file systems, and loop devices.
 
+use crate::e2e::volume::must;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Runs a program that must succeed; what it printed.
-pub fn must(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
 
 /// A mounted file system, unmounted at the end.
 #[derive(Debug)]

@@ -66,7 +66,7 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off_t offset) {
 pub fn library(dir: &Path) -> PathBuf {
     let (source, library) = (dir.join("fault.c"), dir.join("fault.so"));
     std::fs::write(&source, SOURCE).unwrap();
-    super::places::must(
+    crate::e2e::volume::must(
         Command::new("gcc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(&library)

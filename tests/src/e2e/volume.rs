@@ -67,11 +67,12 @@ impl Default for Scratch {
     }
 }
 
-/// Runs a program that has to succeed.
+/// Runs a program that has to succeed; what it printed.
 #[track_caller]
-pub fn must(command: &mut Command) {
+pub fn must(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}", said(&output));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A loop device; detached when dropped.
