@@ -1,7 +1,7 @@
 //! `vddk-sidecar`: the entrypoint of the sidecar's image, and the throw-away process of `v2v-pod vddk probe`.
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vddk_sidecar::install::{self, Outcome, Request};
 use vddk_sidecar::{probe, tree};
@@ -96,7 +96,7 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-fn check(folder: &PathBuf, allowed: &[String]) -> Result<(), String> {
+fn check(folder: &Path, allowed: &[String]) -> Result<(), String> {
     let entries = tree::scan(folder).map_err(|e| e.to_string())?;
     let problems = tree::problems(folder, &entries, allowed);
     if problems.is_empty() {
