@@ -21,7 +21,7 @@ pub enum ElfError {
     #[error("it is no ELF file")]
     NotElf,
     /// Cut off or damaged.
-    #[error("it is a damaged ELF file ({0})")]
+    #[error("it is a damaged or cut off ELF file ({0})")]
     Damaged(String),
     /// For another processor.
     #[error("it is made for {0}, and x86-64 is needed")]
@@ -75,7 +75,7 @@ fn check_complete(elf: &Elf<'_>, len: usize) -> Result<(), ElfError> {
     let segments = elf.program_headers.iter().map(|p| p.p_offset.saturating_add(p.p_filesz));
     let end = segments.chain([sections]).max().unwrap_or(0);
     if u64::try_from(len).unwrap_or(u64::MAX) < end {
-        return Err(ElfError::Damaged(format!("{len} bytes of at least {end}: cut off")));
+        return Err(ElfError::Damaged(format!("{len} bytes of at least {end}")));
     }
     Ok(())
 }
