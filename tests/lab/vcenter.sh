@@ -12,7 +12,7 @@ say() { printf 'vcenter: %s\n' "$*" >&2; }
 minimum_go=1.19 # in go.mod too: the library's newest version that Debian 12's Go compiles
 cache=${V2V_LAB_CACHE:-/var/cache/v2v-pod-lab}
 cd "$(dirname "$0")/vcenter"
-key=$(sha256sum ./*.go go.mod go.sum | sha256sum | cut -c1-16)
+key=$(find . -name "*.go" ! -name "*_test.go" -o -name "go.*" | sort | xargs sha256sum | sha256sum | cut -c1-16)
 program=$cache/vclab-$key
 if [ -x "$program" ]; then
     echo "$program"

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Config is the JSON file of --config. Unknown keys are errors; relative file names are relative to the file.
+// Config is the JSON file of --config. Unknown keys are errors; relative file names are relative to the file. Names are
+// given as people type them; where vCenter encodes them is our matter.
 type Config struct {
 	// Mode is "vpx" (vCenter) or "esx" (a host by itself: no datacenter, no cluster).
 	Mode string `json:"mode"`
@@ -47,7 +48,7 @@ type Datastore struct {
 // VM is one virtual machine; what is left out takes the default named here.
 type VM struct {
 	Name      string     `json:"name"`
-	Folder    string     `json:"folder"` // below the datacenter's "vm", parts split by /, each encoded as vCenter does (%2f)
+	Folder    []string   `json:"folder"` // the folders below the datacenter's "vm"
 	UUID      string     `json:"uuid"`
 	Power     string     `json:"power"`      // off (default), on, suspended
 	Guest     string     `json:"guest"`      // API identifier, otherLinux64Guest
@@ -81,7 +82,7 @@ type Snapshot struct {
 
 // Faults are what the network does to the clients.
 type Faults struct {
-	// Drop is the fraction of /folder/ GETs cut off in the middle of the body.
+	// Drop is the fraction of the GETs of -flat.vmdk files cut off in the middle of the body.
 	Drop float64 `json:"drop"`
 	// LatencyMS is added before each reply.
 	LatencyMS int `json:"latency_ms"`
@@ -169,7 +170,7 @@ func (c *Config) complete(base string) error {
 			return fmt.Errorf("datastores[%d]: %s is not a folder", i, d.Directory)
 		}
 	}
-	used := map[string]string{}
+	used, places := map[string]string{}, map[string]bool{}
 	for i := range c.VMs {
 		vm := &c.VMs[i]
 		if err := c.completeVM(vm); err != nil {
@@ -179,6 +180,11 @@ func (c *Config) complete(base string) error {
 			return fmt.Errorf("vms[%d] %q: vmx %s is that of %q", i, vm.Name, vm.VMX, other)
 		}
 		used[vm.VMX] = vm.Name
+		place := fmt.Sprintf("%q", append(vm.Folder[:len(vm.Folder):len(vm.Folder)], vm.Name))
+		if places[place] {
+			return fmt.Errorf("vms[%d] %q: its folder has a VM of this name", i, vm.Name)
+		}
+		places[place] = true
 	}
 	return nil
 }
@@ -191,6 +197,14 @@ var (
 func (c *Config) completeVM(vm *VM) error {
 	if vm.Name == "" {
 		return errors.New("name is missing")
+	}
+	if c.Mode == "esx" && len(vm.Folder) > 0 {
+		return errors.New("a host by itself has no folders")
+	}
+	for _, name := range vm.Folder {
+		if name == "" {
+			return errors.New("folder: a name is empty")
+		}
 	}
 	vm.UUID = strings.ToLower(vm.UUID)
 	if !uuidForm.MatchString(vm.UUID) {

@@ -34,7 +34,8 @@ func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer file.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if r.Method == http.MethodGet && h.config.Faults.Drop > rand.Float64() {
+	// Only where clients are prepared to try again.
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") && h.config.Faults.Drop > rand.Float64() {
 		w = &droppingWriter{w}
 	}
 	// Ranges, HEAD and Last-Modified; the file goes out in small pieces.
@@ -107,8 +108,5 @@ type droppingWriter struct{ http.ResponseWriter }
 
 func (d *droppingWriter) Write(p []byte) (int, error) {
 	_, _ = d.ResponseWriter.Write(p[:len(p)/2])
-	if flusher, ok := d.ResponseWriter.(http.Flusher); ok {
-		flusher.Flush()
-	}
 	panic(http.ErrAbortHandler)
 }

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -64,7 +63,7 @@ func buildInventory(ctx context.Context, c *Config, scratch string) (*inventory,
 	}
 	for i := range c.VMs {
 		vm := &c.VMs[i]
-		if err := inv.addVM(ctx, vm); err != nil {
+		if err := inv.addVM(ctx, fmt.Sprintf("vm%d", i), vm); err != nil {
 			return nil, fmt.Errorf("vm %q: %w", vm.Name, err)
 		}
 		if err := c.writeFiles(vm); err != nil {
@@ -165,13 +164,14 @@ func (inv *inventory) addNetworks(ctx context.Context) error {
 	return nil
 }
 
-func (inv *inventory) addVM(ctx context.Context, vm *VM) error {
+// addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
+func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
 	folder, err := inv.vmFolder(ctx, vm.Folder)
 	if err != nil {
 		return err
 	}
 	spec := types.VirtualMachineConfigSpec{
-		Name:     encodeName(vm.Name),
+		Name:     plain,
 		Uuid:     vm.UUID,
 		GuestId:  vm.Guest,
 		Firmware: vm.Firmware,
@@ -187,6 +187,7 @@ func (inv *inventory) addVM(ctx context.Context, vm *VM) error {
 	if err != nil {
 		return err
 	}
+	setName(ref, encodeName(vm.Name))
 	made := object.NewVirtualMachine(inv.client, ref)
 	for _, snapshot := range vm.Snapshots {
 		task, err := made.CreateSnapshot(ctx, snapshot.Name, snapshot.Description, false, false)
@@ -209,18 +210,21 @@ func (inv *inventory) addVM(ctx context.Context, vm *VM) error {
 	return nil
 }
 
-// vmFolder finds or makes the folders of a path below "vm".
-func (inv *inventory) vmFolder(ctx context.Context, names string) (*object.Folder, error) {
+func setName(ref types.ManagedObjectReference, name string) {
+	vm := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	simulator.Map.Update(vm, []types.PropertyChange{
+		{Name: "name", Val: name},
+		{Name: "config.name", Val: name},
+		{Name: "summary.config.name", Val: name},
+	})
+}
+
+// vmFolder finds or makes the folders below "vm".
+func (inv *inventory) vmFolder(ctx context.Context, names []string) (*object.Folder, error) {
 	folder := inv.folders.VmFolder
 	search := object.NewSearchIndex(inv.client)
-	for _, name := range strings.Split(names, "/") {
-		if name == "" {
-			continue
-		}
-		if inv.config.Mode == "esx" {
-			return nil, fmt.Errorf("folder %q: an ESXi host has none", names)
-		}
-		found, err := search.FindChild(ctx, folder, name)
+	for _, name := range names {
+		found, err := search.FindChild(ctx, folder, encodeName(name))
 		if err != nil {
 			return nil, err
 		}
@@ -228,6 +232,7 @@ func (inv *inventory) vmFolder(ctx context.Context, names string) (*object.Folde
 			folder = next
 			continue
 		}
+		// It encodes the name itself.
 		if folder, err = folder.CreateFolder(ctx, name); err != nil {
 			return nil, err
 		}

@@ -123,10 +123,13 @@ func handler(config *Config, service *simulator.Service, verbose bool) http.Hand
 	folder := &folderHandler{config: config, sessions: live}
 	latency := time.Duration(config.Faults.LatencyMS) * time.Millisecond
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if verbose {
-			log.Printf("%s %s %s", r.Method, r.RequestURI, r.Header.Get("Range"))
-		}
 		time.Sleep(latency)
+		if verbose {
+			uri, piece := r.RequestURI, r.Header.Get("Range")
+			noted := &notedStatus{ResponseWriter: w, status: http.StatusOK}
+			defer func() { log.Printf("%d %s %s %s", noted.status, r.Method, uri, piece) }()
+			w = noted
+		}
 		// Not through the mux, which redirects names with // and .. instead of answering.
 		if strings.HasPrefix(r.URL.Path, "/folder/") {
 			folder.ServeHTTP(w, r)
@@ -135,3 +138,17 @@ func handler(config *Config, service *simulator.Service, verbose bool) http.Hand
 		mux.ServeHTTP(w, r)
 	})
 }
+
+// notedStatus remembers the status of a reply for the log.
+type notedStatus struct {
+	http.ResponseWriter
+	status int
+}
+
+func (n *notedStatus) WriteHeader(status int) {
+	n.status = status
+	n.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is how the standard library finds the writer's other methods.
+func (n *notedStatus) Unwrap() http.ResponseWriter { return n.ResponseWriter }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -67,7 +68,7 @@ func (c *Config) vmxText(vm *VM, at filePath) string {
 	set("virtualHW.version", "13")
 	set("displayName", encodeName(vm.Name))
 	set("uuid.bios", vmxUUID(vm.UUID))
-	set("guestOS", strings.ToLower(strings.NewReplacer("_64", "-64", "Guest", "").Replace(vm.Guest)))
+	set("guestOS", vmxGuest(vm.Guest))
 	if vm.Firmware != "bios" { // libvirt refuses the word
 		set("firmware", vm.Firmware)
 	}
@@ -149,6 +150,13 @@ func places(disks []Disk) []place {
 		list = append(list, p)
 	}
 	return list
+}
+
+var sixtyFour = regexp.MustCompile(`_?64$`)
+
+// vmxGuest is the guest's identifier as the file has it: libvirt takes the architecture from a -64 at its end.
+func vmxGuest(id string) string {
+	return strings.ToLower(sixtyFour.ReplaceAllString(strings.Replace(id, "Guest", "", 1), "-64"))
 }
 
 // vmxUUID groups the digits as "56 4d … -…".
