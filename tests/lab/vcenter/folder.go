@@ -1,0 +1,112 @@
+package main
+
+import (
+	"crypto/subtle"
+	"math/rand"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// folderHandler serves the files of the datastores: /folder/NAME?dcPath=DATACENTER&dsName=DATASTORE.
+type folderHandler struct {
+	config   *Config
+	sessions *sessions
+}
+
+func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.authorise(w, r) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
+		http.Error(w, "401 Unauthorized", http.StatusUnauthorized)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+		return
+	}
+	file, info := h.open(r.URL)
+	if file == nil {
+		http.Error(w, "404 Not Found", http.StatusNotFound)
+		return
+	}
+	defer file.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	// Only where clients are prepared to try again.
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") && h.config.Faults.Drop > rand.Float64() {
+		w = &droppingWriter{w}
+	}
+	// Ranges, HEAD and Last-Modified; the file goes out in small pieces.
+	http.ServeContent(w, r, "", info.ModTime(), file)
+}
+
+// authorise takes a live session, or a name and password, which begin one.
+func (h *folderHandler) authorise(w http.ResponseWriter, r *http.Request) bool {
+	if id := sessionCookie(r); id != "" && h.sessions.use(id) {
+		return true
+	}
+	user, password, ok := r.BasicAuth()
+	if !ok || !h.config.login(user, password) {
+		return false
+	}
+	w.Header().Set("Set-Cookie", setCookie(h.sessions.create()))
+	return true
+}
+
+func (c *Config) login(user, password string) bool {
+	same := subtle.ConstantTimeCompare([]byte(user), []byte(c.User)) & subtle.ConstantTimeCompare([]byte(password), []byte(c.Password))
+	return same == 1
+}
+
+func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
+	query, err := url.ParseQuery(at.RawQuery)
+	if err != nil {
+		return nil, nil
+	}
+	// A host by itself takes its only datacenter for granted.
+	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !matches(dc, h.config.Datacenter) {
+		return nil, nil
+	}
+	for i := range h.config.Datastores {
+		datastore := &h.config.Datastores[i]
+		if !matches(query.Get("dsName"), datastore.Name) {
+			continue
+		}
+		name := path.Clean("/" + strings.TrimPrefix(at.Path, "/folder"))
+		file, err := os.Open(filepath.Join(datastore.Directory, filepath.FromSlash(name)))
+		if err != nil {
+			return nil, nil
+		}
+		info, err := file.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			file.Close()
+			return nil, nil
+		}
+		return file, info
+	}
+	return nil, nil
+}
+
+// matches says whether a query's value, already decoded once, means this name. The real server decodes dcPath and dsName
+// once more than HTTP does, and its names have % and / encoded; virt-v2v quoted once, then twice.
+func matches(value, name string) bool {
+	for _, form := range []string{name, encodeName(name)} {
+		if value == form {
+			return true
+		}
+		if again, err := url.PathUnescape(value); err == nil && again == form {
+			return true
+		}
+	}
+	return false
+}
+
+// droppingWriter sends half of the first piece of the body, then cuts the connection.
+type droppingWriter struct{ http.ResponseWriter }
+
+func (d *droppingWriter) Write(p []byte) (int, error) {
+	_, _ = d.ResponseWriter.Write(p[:len(p)/2])
+	panic(http.ErrAbortHandler)
+}

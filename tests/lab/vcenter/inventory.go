@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/simulator/esx"
+	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const esxDatacenter = "ha-datacenter"
+
+// inventory is the simulator filled with what the configuration names, through the simulator's own API.
+type inventory struct {
+	config  *Config
+	service *simulator.Service
+	client  *vim25.Client
+	// scratch has the simulator's idea of the datastores: it makes files for each VM, which nobody is to see.
+	scratch string
+
+	host    *object.HostSystem
+	pool    *object.ResourcePool
+	folders *object.DatacenterFolders
+}
+
+func buildInventory(ctx context.Context, c *Config, scratch string) (*inventory, error) {
+	model := simulator.VPX()
+	if c.Mode == "esx" {
+		model = simulator.ESX()
+	}
+	// Nothing of the model's own.
+	model.Datacenter, model.Datastore, model.Machine, model.Autostart = 0, 0, 0, false
+	if err := model.Create(); err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
+	service := model.Service
+	service.Listen = &url.URL{User: url.UserPassword(c.User, "")}
+	simulator.Map.SessionManager().ValidLogin = func(login *types.Login) bool {
+		return c.login(login.UserName, login.Password)
+	}
+	service.RegisterSDK(simulator.Map, simulator.Map.Path+"/vimService")
+	client, err := vim25.NewClient(ctx, service)
+	if err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
+	inv := &inventory{config: c, service: service, client: client, scratch: scratch}
+	if err := inv.addHost(ctx); err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	for i, datastore := range c.Datastores {
+		if err := inv.addDatastore(ctx, i, datastore); err != nil {
+			return nil, fmt.Errorf("datastore %q: %w", datastore.Name, err)
+		}
+	}
+	if err := inv.addNetworks(ctx); err != nil {
+		return nil, err
+	}
+	for i := range c.VMs {
+		vm := &c.VMs[i]
+		if err := inv.addVM(ctx, fmt.Sprintf("vm%d", i), vm); err != nil {
+			return nil, fmt.Errorf("vm %q: %w", vm.Name, err)
+		}
+		if err := c.writeFiles(vm); err != nil {
+			return nil, fmt.Errorf("vm %q: %w", vm.Name, err)
+		}
+	}
+	return inv, nil
+}
+
+// finish waits for a task and returns what it made.
+func finish(ctx context.Context, task *object.Task, err error) (types.ManagedObjectReference, error) {
+	var made types.ManagedObjectReference
+	if err != nil {
+		return made, err
+	}
+	info, err := task.WaitForResult(ctx, nil)
+	if err != nil {
+		return made, err
+	}
+	made, _ = info.Result.(types.ManagedObjectReference)
+	return made, nil
+}
+
+func (inv *inventory) addHost(ctx context.Context) error {
+	c := inv.config
+	var datacenter *object.Datacenter
+	var err error
+	if c.Mode == "esx" {
+		datacenter = object.NewDatacenter(inv.client, esx.Datacenter.Reference())
+		inv.host = object.NewHostSystem(inv.client, esx.HostSystem.Reference())
+	} else if datacenter, err = object.NewRootFolder(inv.client).CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
+		return err
+	}
+	if inv.folders, err = datacenter.Folders(ctx); err != nil {
+		return err
+	}
+	if c.Mode == "vpx" {
+		spec := types.HostConnectSpec{HostName: encodeName(c.Host)}
+		var task *object.Task
+		if c.Cluster == "" {
+			task, err = inv.folders.HostFolder.AddStandaloneHost(ctx, spec, true, nil, nil)
+		} else {
+			cluster, failed := inv.folders.HostFolder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
+			if failed != nil {
+				return failed
+			}
+			task, err = cluster.AddHost(ctx, spec, true, nil, nil)
+		}
+		made, err := finish(ctx, task, err)
+		if err != nil {
+			return err
+		}
+		inv.host = object.NewHostSystem(inv.client, made)
+	}
+	inv.pool, err = inv.host.ResourcePool(ctx)
+	return err
+}
+
+func (inv *inventory) addDatastore(ctx context.Context, i int, datastore Datastore) error {
+	dir := filepath.Join(inv.scratch, fmt.Sprint(i))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	system, err := inv.host.ConfigManager().DatastoreSystem(ctx)
+	if err != nil {
+		return err
+	}
+	made, err := system.CreateLocalDatastore(ctx, datastore.Name, dir)
+	if err != nil {
+		return err
+	}
+	entity := simulator.Map.Get(made.Reference()).(*simulator.Datastore)
+	for j := range entity.Host {
+		entity.Host[j].MountInfo.Path = inv.config.mountPath(datastore.Name)
+	}
+	return nil
+}
+
+// addNetworks makes a port group of each name the VMs use.
+func (inv *inventory) addNetworks(ctx context.Context) error {
+	system, err := inv.host.ConfigManager().NetworkSystem(ctx)
+	if err != nil {
+		return err
+	}
+	done := map[string]bool{"VM Network": true} // the simulator has it from the start
+	for _, vm := range inv.config.VMs {
+		for _, nic := range vm.NICs {
+			if done[nic.Network] {
+				continue
+			}
+			done[nic.Network] = true
+			spec := types.HostPortGroupSpec{Name: nic.Network, VswitchName: "vSwitch0"}
+			if err := system.AddPortGroup(ctx, spec); err != nil {
+				return fmt.Errorf("network %q: %w", nic.Network, err)
+			}
+		}
+	}
+	return nil
+}
+
+// addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
+func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
+	folder, err := inv.vmFolder(ctx, vm.Folder)
+	if err != nil {
+		return err
+	}
+	spec := types.VirtualMachineConfigSpec{
+		Name:     plain,
+		Uuid:     vm.UUID,
+		GuestId:  vm.Guest,
+		Firmware: vm.Firmware,
+		NumCPUs:  vm.CPUs,
+		MemoryMB: vm.MemoryMiB,
+		Files:    &types.VirtualMachineFileInfo{VmPathName: vm.VMX},
+	}
+	if spec.DeviceChange, err = inv.devices(vm); err != nil {
+		return err
+	}
+	task, err := folder.CreateVM(ctx, spec, inv.pool, inv.host)
+	ref, err := finish(ctx, task, err)
+	if err != nil {
+		return err
+	}
+	setName(ref, encodeName(vm.Name))
+	made := object.NewVirtualMachine(inv.client, ref)
+	for _, snapshot := range vm.Snapshots {
+		task, err := made.CreateSnapshot(ctx, snapshot.Name, snapshot.Description, false, false)
+		if _, err := finish(ctx, task, err); err != nil {
+			return fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
+		}
+	}
+	if vm.Power != "off" {
+		task, err := made.PowerOn(ctx)
+		if _, err := finish(ctx, task, err); err != nil {
+			return err
+		}
+	}
+	if vm.Power == "suspended" {
+		task, err := made.Suspend(ctx)
+		if _, err := finish(ctx, task, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setName(ref types.ManagedObjectReference, name string) {
+	vm := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	simulator.Map.Update(vm, []types.PropertyChange{
+		{Name: "name", Val: name},
+		{Name: "config.name", Val: name},
+		{Name: "summary.config.name", Val: name},
+	})
+}
+
+// vmFolder finds or makes the folders below "vm".
+func (inv *inventory) vmFolder(ctx context.Context, names []string) (*object.Folder, error) {
+	folder := inv.folders.VmFolder
+	search := object.NewSearchIndex(inv.client)
+	for _, name := range names {
+		found, err := search.FindChild(ctx, folder, encodeName(name))
+		if err != nil {
+			return nil, err
+		}
+		if next, ok := found.(*object.Folder); ok {
+			folder = next
+			continue
+		}
+		// It encodes the name itself.
+		if folder, err = folder.CreateFolder(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	return folder, nil
+}
+
+func (inv *inventory) devices(vm *VM) ([]types.BaseVirtualDeviceConfigSpec, error) {
+	var list object.VirtualDeviceList
+	controllers := map[string]types.BaseVirtualController{}
+	for _, place := range places(vm.Disks) {
+		at, err := parseFilePath(place.disk.Path)
+		if err != nil {
+			return nil, err
+		}
+		if err := inv.scratchFolder(at); err != nil {
+			return nil, err
+		}
+		controller := controllers[place.controller()]
+		if controller == nil {
+			if controller, err = newController(list, place); err != nil {
+				return nil, err
+			}
+			controllers[place.controller()] = controller
+			list = append(list, controller.(types.BaseVirtualDevice))
+		}
+		disk := list.CreateDisk(controller, types.ManagedObjectReference{}, place.disk.Path)
+		unit := int32(place.slot)
+		disk.UnitNumber = &unit
+		disk.CapacityInBytes = place.disk.Bytes
+		disk.CapacityInKB = place.disk.Bytes / 1024
+		list = append(list, disk)
+	}
+	for _, nic := range vm.NICs {
+		backing := &types.VirtualEthernetCardNetworkBackingInfo{}
+		backing.DeviceName = nic.Network
+		device, err := list.CreateEthernetCard("vmxnet3", backing)
+		if err != nil {
+			return nil, err
+		}
+		card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard()
+		card.AddressType = string(types.VirtualEthernetCardMacTypeManual)
+		card.MacAddress = nic.MAC
+		list = append(list, device)
+	}
+	at, err := parseFilePath(vm.VMX)
+	if err != nil {
+		return nil, err
+	}
+	if err := inv.scratchFolder(at); err != nil {
+		return nil, err
+	}
+	return list.ConfigSpec(types.VirtualDeviceConfigSpecOperationAdd)
+}
+
+// scratchFolder makes the folder of a file: the simulator makes only one level by itself.
+func (inv *inventory) scratchFolder(at filePath) error {
+	for i := range inv.config.Datastores {
+		if inv.config.Datastores[i].Name == at.datastore {
+			dir := filepath.Join(inv.scratch, fmt.Sprint(i), filepath.Dir(filepath.FromSlash(at.name)))
+			return os.MkdirAll(dir, 0o700)
+		}
+	}
+	return nil
+}
+
+func newController(list object.VirtualDeviceList, place place) (types.BaseVirtualController, error) {
+	var device types.BaseVirtualDevice
+	var err error
+	switch place.bus {
+	case "ide":
+		device, err = list.CreateIDEController()
+	case "nvme":
+		device, err = list.CreateNVMEController()
+	case "sata":
+		sata := &types.VirtualAHCIController{}
+		sata.Key = list.NewKey()
+		device = sata
+	default:
+		kind := map[string]string{"lsisas1068": "lsilogic-sas"}[place.disk.Controller]
+		if kind == "" {
+			kind = place.disk.Controller
+		}
+		device, err = list.CreateSCSIController(kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	controller := device.(types.BaseVirtualController)
+	controller.GetVirtualController().BusNumber = int32(place.number)
+	return controller, nil
+}
