@@ -232,18 +232,32 @@ pub struct Failure {
     pub message: String,
     /// One line: what to try.
     pub advice: String,
+    /// The same run, tried again later, may well succeed.
+    pub passing: bool,
 }
 
 impl Failure {
     /// A failure with the class's own advice.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), advice: class.advice().to_owned() }
+        Self {
+            class,
+            message: message.into(),
+            advice: class.advice().to_owned(),
+            passing: false,
+        }
     }
 
     /// The same failure with more precise advice.
     #[must_use]
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
+        self
+    }
+
+    /// The same failure as one that may pass.
+    #[must_use]
+    pub fn may_pass(mut self) -> Self {
+        self.passing = true;
         self
     }
 

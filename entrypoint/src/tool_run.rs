@@ -14,6 +14,7 @@ use crate::supervise::lines::End;
 use crate::supervise::stop::{Stop, StopCause};
 use crate::supervise::{self, Ended, Heard, RunError, Spec};
 use crate::toolbox::Toolbox;
+use crate::vddk::watch::{Verdict, Watch};
 use crate::volumes::{self, Volumes};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -22,8 +23,15 @@ use std::future::{Future, pending};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Before the first new start of a tool; doubles.
+const RETRY_WAIT: Duration = Duration::from_secs(15);
+/// A smaller request size needs some time to show that it is small enough.
+const SHRINK_EVERY: Duration = Duration::from_secs(20);
+/// virt-v2v waits 30 s for nbdkit, which a busy node can exceed.
+const NO_NBDKIT: &str = "nbdkit did not start up";
 
 /// What every run of a tool needs.
 #[derive(Debug, Clone)]
@@ -42,6 +50,8 @@ pub struct Runner {
     pub transcript: Option<PathBuf>,
     /// How virt-v2v's disks are copied.
     pub copy: CopySettings,
+    /// How often a tool is started again after a failure of the source that may pass.
+    pub retries: u32,
 }
 
 /// Which tool, and whether it speaks `--machine-readable=fd:N`.
@@ -58,9 +68,40 @@ pub struct Tool {
 }
 
 impl Runner {
+    /// Runs the tool, and again after a failure of the source that may pass, as long as nothing was copied.
+    pub async fn run(
+        &self,
+        tool: Tool,
+        volumes: Option<&Volumes>,
+        mut args: impl FnMut(Option<i32>) -> Vec<OsString>,
+    ) -> Result<(), Failure> {
+        let mut wait = RETRY_WAIT;
+        for left in (0..self.retries).rev() {
+            match self.run_once(tool, volumes, &mut args).await {
+                Err(failure) if failure.passing && self.stop.cause().is_none() => {
+                    let again = format!(
+                        "{failure}: this may pass; {} is started again in {} s ({left} more times after that)",
+                        tool.name,
+                        wait.as_secs()
+                    );
+                    tracing::warn!(class = failure.class.name(), advice = failure.advice, "{again}");
+                    let severity = Severity::Warning;
+                    self.bus.emit(&Event::Message { severity, tool: "v2v-pod", text: again });
+                }
+                result => return result,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                cause = self.stop.clone().next() => return Err(cause.failure()),
+            }
+            wait *= 2;
+        }
+        self.run_once(tool, volumes, &mut args).await
+    }
+
     /// Runs the tool. With `volumes`, the source's disks are compared with them while the guest is
     /// being converted, and the tool is stopped before it writes when they do not fit.
-    pub async fn run(
+    async fn run_once(
         &self,
         tool: Tool,
         volumes: Option<&Volumes>,
@@ -81,6 +122,7 @@ impl Runner {
         };
         let (opened, is_open) = oneshot::channel();
         let mut ear = Ear::new(self, tool.name, volumes, opened);
+        ear.grants = grants.as_ref();
         let argv = |fd| {
             let argv = args(fd);
             let shown: Vec<_> = argv.iter().map(|a| a.to_string_lossy()).collect();
@@ -100,7 +142,9 @@ impl Runner {
                 "virt-v2v did not call v2v-pod's copier but copied with a program of its own"
             );
         }
-        judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence)?;
+        let copied = grants.as_ref().is_some_and(|g| g.calls() > 0);
+        let judged = judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence);
+        judged.map_err(|failure| explain(failure, &ear.watch, copied))?;
         match (grants, volumes) {
             (Some(grants), Some(volumes)) => self.all_verified(&grants, volumes.map.len()),
             _ => Ok(()),
@@ -181,6 +225,22 @@ fn judge(tool: Tool, ended: &Ended, evidence: &Evidence) -> Result<(), Failure> 
     })
 }
 
+/// A failure for which VDDK has the better reason; it can only be tried again while nothing was copied.
+fn explain(failure: Failure, watch: &Watch, copied: bool) -> Failure {
+    let own = matches!(
+        failure.class,
+        Class::Conversion | Class::Inspection | Class::Io | Class::Network | Class::Memory | Class::Vddk
+    );
+    match watch.passing().filter(|_| own) {
+        Some(vddk) => {
+            let message = format!("{failure} ({vddk})");
+            Failure { message, passing: !copied, ..vddk }
+        }
+        None if failure.message.contains(NO_NBDKIT) => Failure { passing: !copied, ..failure },
+        None => failure,
+    }
+}
+
 /// Runs `main` to its end; `side` goes along and is dropped with it.
 async fn with_side_task<T>(main: impl Future<Output = T>, side: impl Future<Output = ()>) -> T {
     tokio::pin!(main);
@@ -214,6 +274,9 @@ struct Ear<'a> {
     evidence: Evidence,
     transcript: Option<File>,
     counted: bool,
+    watch: Watch,
+    grants: Option<&'a GrantServer>,
+    shrunk: Option<Instant>,
 }
 
 impl<'a> Ear<'a> {
@@ -233,6 +296,9 @@ impl<'a> Ear<'a> {
             evidence: Evidence::default(),
             transcript,
             counted: false,
+            watch: Watch::default(),
+            grants: None,
+            shrunk: None,
         }
     }
 
@@ -252,6 +318,9 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
+            if let Some(verdict) = self.watch.line(line) {
+                self.source_failed(verdict);
+            }
         }
         if line.contains(source_check::OPENING) {
             self.source_is_open();
@@ -263,6 +332,25 @@ impl<'a> Ear<'a> {
         }
         let bus = &self.runner.bus;
         self.tracker.output(line, &mut |event| bus.emit(&event));
+    }
+
+    /// nbdkit tries everything again for a minute, also what cannot pass, and with requests as large as before.
+    fn source_failed(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Fatal(failure) => self.runner.stop.set(StopCause::Abort(failure)),
+            Verdict::Passing(code) => {
+                tracing::warn!(code = code.code, name = code.name, advice = code.remedy, "VDDK failed in a way that may pass; it is tried again");
+            }
+            Verdict::HostMemory => {
+                if self.shrunk.is_some_and(|at| at.elapsed() < SHRINK_EVERY) {
+                    return;
+                }
+                self.shrunk = Some(Instant::now());
+                if let Some(bytes) = self.grants.and_then(GrantServer::shrink_requests) {
+                    tracing::warn!(request_bytes = bytes, "the ESXi host has no NFC memory left; reading in smaller requests");
+                }
+            }
+        }
     }
 
     fn message(&mut self, message: &MachineMessage) {

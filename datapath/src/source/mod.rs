@@ -9,6 +9,7 @@ pub use file::FileSource;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Failures of a source.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,30 @@ impl SourceError {
 pub struct NbdSource {
     client: NbdClient,
     name: String,
+    limit: RequestLimit,
+}
+
+/// The most bytes that one read request asks for; may be lowered while a copy runs, by whoever learns that the source
+/// has no memory for larger ones. The pieces of a larger read then follow each other.
+#[derive(Debug, Clone, Default)]
+pub struct RequestLimit(Arc<AtomicU64>);
+
+impl RequestLimit {
+    /// Never below this, whatever is asked for.
+    pub const LEAST: u64 = 64 << 10;
+
+    /// From now on at most so many bytes, in whole units of 64 KiB.
+    pub fn set(&self, bytes: u64) {
+        let bytes = (bytes / Self::LEAST).max(1) * Self::LEAST;
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<usize> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            bytes => usize::try_from(bytes).ok(),
+        }
+    }
 }
 
 /// Any source.
@@ -69,7 +94,15 @@ pub enum Source {
 impl Source {
     /// A source on an open client.
     pub fn nbd(client: NbdClient, name: String) -> Self {
-        Self::Nbd(Arc::new(NbdSource { client, name }))
+        Self::Nbd(Arc::new(NbdSource { client, name, limit: RequestLimit::default() }))
+    }
+
+    /// The limit of its requests, if it has one.
+    pub fn request_limit(&self) -> Option<RequestLimit> {
+        match self {
+            Self::File(_) => None,
+            Self::Nbd(n) => Some(n.limit.clone()),
+        }
     }
 
     /// Name for messages.
@@ -163,10 +196,32 @@ impl Source {
                     .map_err(|source| SourceError::Io { name: self.name(), offset, length, source })
             }
             Self::Nbd(n) => n
-                .client
                 .read(offset, buffer)
                 .await
                 .map_err(|source| SourceError::Nbd { name: n.name.clone(), source }),
         }
+    }
+}
+
+impl NbdSource {
+    async fn read(&self, offset: u64, mut buffer: BytesMut) -> Result<BytesMut, NbdError> {
+        let mut whole = BytesMut::new();
+        let mut at = offset;
+        // Looked up for each piece: the limit may have been lowered in between.
+        while let Some(limit) = self.limit.get().filter(|l| *l < buffer.len()) {
+            let piece = self.client.read(at, buffer.split_to(limit)).await?;
+            at += limit as u64;
+            if whole.is_empty() {
+                whole = piece;
+            } else {
+                whole.unsplit(piece);
+            }
+        }
+        let rest = self.client.read(at, buffer).await?;
+        if whole.is_empty() {
+            return Ok(rest);
+        }
+        whole.unsplit(rest);
+        Ok(whole)
     }
 }

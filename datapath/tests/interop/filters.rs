@@ -218,3 +218,22 @@ fn everything_at_once_still_gives_the_right_bytes() {
         assert_same(&bytes_of(&peer.uri()).await, &image.bytes());
     });
 }
+
+#[test]
+fn requests_stay_as_small_as_the_source_is_told() {
+    timed(async {
+        let image = Image::new();
+        let file = image.path.display().to_string();
+        let read = format!(
+            "[ $3 -le 131072 ] || {{ echo EIO too large >&2; exit 1; }}; dd if='{file}' skip=$4 count=$3 iflag=count_bytes,skip_bytes 2>/dev/null"
+        );
+        let (size, pread) = (format!("get_size=stat -c %s '{file}'"), format!("pread={read}"));
+        let peer = Peer::nbdkit(&["eval", &size, &pread]);
+        let whole = source(&peer.uri()).await.unwrap();
+        let limit = whole.request_limit().unwrap();
+        limit.set(150_000);
+        let to = image.beside("copy");
+        copy(whole, crate::file_target(&to)).await.unwrap();
+        assert_same(&std::fs::read(to).unwrap(), &image.bytes());
+    });
+}

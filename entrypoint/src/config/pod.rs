@@ -14,6 +14,9 @@ use v2v_args::OutputMode;
 /// Where Forklift's controller asks for the result.
 const RESULT_PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8079);
 
+/// After 15 and 30 seconds, on top of the minute that nbdkit waits each time.
+pub const SOURCE_RETRIES: u32 = 2;
+
 /// A VM that libvirt reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VSphere {
@@ -146,6 +149,8 @@ pub struct Runtime {
     pub preflight: PreflightDepth,
     /// How disks are copied.
     pub copy: CopySettings,
+    /// How often virt-v2v is started again after a failure of the source that may pass.
+    pub source_retries: u32,
 }
 
 /// Everything that pod mode needs to know.
@@ -409,6 +414,7 @@ impl Reader<'_> {
             ),
             preflight: self.choice("V2V_preflight", "quick or full", preflight_depth)?,
             copy: self.copy()?,
+            source_retries: self.number("V2V_sourceRetries", SOURCE_RETRIES, "a number, or 0")?,
         })
     }
 

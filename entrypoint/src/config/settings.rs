@@ -120,6 +120,13 @@ pub const SETTINGS: &[Setting] = &[
     text("V2V_rate", "rate", "ours: most bytes per second for all disks together, e.g. 200MiB/s"),
     text("V2V_rateFile", "rate-file", "ours: file with that rate, read again when it changes"),
     boolean("V2V_verifyCopy", "verify-copy", "ours: read the volumes back and compare"),
+    text("V2V_transport", "transport", "ours: auto (default), vddk or https, for vSphere"),
+    text("V2V_trust", "trust", "ours: auto (default), ca, thumbprint or insecure, for vSphere"),
+    text(
+        "V2V_sourceRetries",
+        "source-retries",
+        "ours: new starts after a failure of the source that may pass (default: 2)",
+    ),
     text("V2V_preflight", "preflight", "ours: quick (default) or full (also starts the appliance)"),
 ];
 

@@ -5,6 +5,7 @@
 //! copier -> {"hello":{"source":"nbd+unix:…/in0","target":"nbd+unix:…/out0"}}
 //! copier <- {"grant":{"disk":0,"target":"/dev/block0","verify":false}}    or {"refuse":"why"}
 //! copier -> {"take":4194304}          copier <- {"given":4194304}          (bandwidth, as often as needed)
+//! copier <- {"requests":262144}       at any time: read no more than this at once
 //! copier -> {"progress":{…}}          every half second
 //! copier -> {"done":{…}}              the disk is durable        or {"failed":{…}}
 //! ```
@@ -78,6 +79,8 @@ pub enum ToCopier {
     Refuse(String),
     /// So many bytes may be moved.
     Given(u64),
+    /// Read no more bytes than this in one request: the source has no memory for more.
+    Requests(u64),
 }
 
 /// Which program copies.

@@ -10,6 +10,7 @@ use crate::toolbox::Toolbox;
 use datapath::nbd::NbdUri;
 use datapath::nbd::uri::Address;
 use datapath::rate::Bucket;
+use datapath::source::RequestLimit;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -20,10 +21,14 @@ use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A copier's line is shorter than this.
 const MOST_LINE: u64 = 64 << 10;
+
+/// Read requests after the source ran out of memory for the first time; a quarter of what they are otherwise.
+const FIRST_REQUESTS: u64 = 256 << 10;
 
 /// Nobody needs more bandwidth at once.
 const MOST_TAKE: u64 = 1 << 30;
@@ -35,6 +40,7 @@ pub struct GrantServer {
     socket: PathBuf,
     calls: Arc<AtomicUsize>,
     disks: Arc<Disks>,
+    requests: watch::Sender<u64>,
     _tasks: JoinSet<()>,
 }
 
@@ -55,6 +61,7 @@ struct Desk {
     stop: Stop,
     calls: Arc<AtomicUsize>,
     disks: Arc<Disks>,
+    requests: watch::Receiver<u64>,
 }
 
 impl GrantServer {
@@ -85,6 +92,7 @@ impl GrantServer {
         let listener = UnixListener::bind(&socket).map_err(failed)?;
         let calls: Arc<AtomicUsize> = Arc::default();
         let disks: Arc<Disks> = Arc::default();
+        let (requests, told) = watch::channel(0);
         let desk = Desk {
             volumes,
             verify: settings.verify,
@@ -93,9 +101,10 @@ impl GrantServer {
             stop,
             calls: Arc::clone(&calls),
             disks: Arc::clone(&disks),
+            requests: told,
         };
         tasks.spawn(accept(listener, Arc::new(desk)));
-        Ok(Some(Self { folder: bin, socket, calls, disks, _tasks: tasks }))
+        Ok(Some(Self { folder: bin, socket, calls, disks, requests, _tasks: tasks }))
     }
 
     /// The tools' environment with our nbdcopy first.
@@ -109,6 +118,22 @@ impl GrantServer {
     /// How many disks our copier has made durable.
     pub fn done(&self) -> usize {
         self.disks.done().len()
+    }
+
+    /// The source has no memory for requests as large as they are: tells all copiers, those of now and those to come,
+    /// to halve them. Returns the new size in bytes, `None` when it cannot be smaller.
+    pub fn shrink_requests(&self) -> Option<u64> {
+        let mut new = None;
+        self.requests.send_if_modified(|bytes| {
+            let next = if *bytes == 0 { FIRST_REQUESTS } else { *bytes / 2 };
+            if next < RequestLimit::LEAST {
+                return false;
+            }
+            *bytes = next;
+            new = Some(next);
+            true
+        });
+        new
     }
 
     /// How many copies were asked for.
@@ -176,7 +201,17 @@ impl Desk {
         }
         say(&mut write, &ToCopier::Grant { disk, target: volume, verify: self.verify }).await?;
         let start = Instant::now();
-        while let Some(message) = next(&mut lines).await? {
+        let mut requests = self.requests.clone();
+        requests.mark_changed();
+        loop {
+            // `next` is not cancel safe, so orders wait in it; lines come at least twice a second.
+            if requests.has_changed().unwrap_or(false) {
+                let bytes = *requests.borrow_and_update();
+                if bytes > 0 {
+                    say(&mut write, &ToCopier::Requests(bytes)).await?;
+                }
+            }
+            let Some(message) = next(&mut lines).await? else { return Ok(()) };
             match message {
                 FromCopier::Take(bytes) => {
                     let bytes = bytes.min(MOST_TAKE);
@@ -206,7 +241,6 @@ impl Desk {
                 FromCopier::Hello { .. } => return Err(io::Error::other("a second greeting")),
             }
         }
-        Ok(())
     }
 
     fn progress(&self, disk: usize, counts: Counts) {

@@ -142,6 +142,7 @@ async fn check<'a>(
             grace: Duration::from_secs(args.grace.into()),
             transcript: Some(out.join(format!("{name}.log"))),
             copy: args.copy_settings(),
+            retries: args.source_retries,
         },
         name,
         out,

@@ -11,6 +11,7 @@ use datapath::place;
 use datapath::progress::{Progress, get};
 use datapath::rate::Limit;
 use datapath::retry::Retry;
+use datapath::source::RequestLimit;
 use datapath::target::{FileOptions, Target};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Bandwidth is asked for in pieces of this size; small enough for an even flow.
@@ -48,7 +49,7 @@ pub async fn run(socket: &Path, source: &str, target: &str, allocated: bool) -> 
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("nbdcopy: {failure}");
-            let Failure { class, message, advice } = failure;
+            let Failure { class, message, advice, .. } = failure;
             let failed = FromCopier::Failed { class: class.name().to_owned(), message, advice };
             // The exit code says it too.
             let _ = desk.say(&failed).await;
@@ -71,9 +72,10 @@ async fn copy(
     let (volume, verify) = match desk.answer().await.map_err(lost)? {
         ToCopier::Grant { target, verify, .. } => (target, verify),
         ToCopier::Refuse(why) => return Err(Failure::new(Class::Volume, why)),
-        ToCopier::Given(_) => return Err(lost(io::Error::other("an answer to no question"))),
+        _ => return Err(lost(io::Error::other("an answer to no question"))),
     };
     let disk = open(source, target, volume.as_deref(), allocated, verify).await?;
+    desk.obey(disk.source.request_limit());
     let progress = Arc::clone(&disk.progress);
     let hashes = disk.hashes.clone();
     let settings = settings(allocated, verify);
@@ -139,7 +141,8 @@ fn settings(allocated: bool, verify: bool) -> Settings {
         attempts: 6,
         first: Duration::from_millis(200),
         longest: Duration::from_secs(10),
-        give_up: Duration::from_secs(120),
+        // A failure reaches us after the minute for which nbdkit's retry filter tried by itself.
+        give_up: Duration::from_secs(900),
     };
     let settings = onto_volumes(retry, verify);
     if allocated { Settings { sparse: 0, ..settings } } else { settings }
@@ -168,14 +171,33 @@ async fn report(desk: &Desk, progress: &Progress) -> io::Error {
 /// The connection to the supervisor.
 #[derive(Debug)]
 struct Desk {
-    read: Mutex<BufReader<OwnedReadHalf>>,
+    answers: Mutex<mpsc::Receiver<ToCopier>>,
+    requests: watch::Receiver<u64>,
     write: Mutex<OwnedWriteHalf>,
 }
 
 impl Desk {
     async fn connect(socket: &Path) -> io::Result<Self> {
         let (read, write) = UnixStream::connect(socket).await?.into_split();
-        Ok(Self { read: Mutex::new(BufReader::new(read)), write: Mutex::new(write) })
+        let (send_answer, answers) = mpsc::channel(1);
+        let (send_requests, requests) = watch::channel(0);
+        tokio::spawn(listen(read, send_answer, send_requests));
+        Ok(Self { answers: Mutex::new(answers), requests, write: Mutex::new(write) })
+    }
+
+    /// Keeps the source's requests as small as the supervisor says, now and later.
+    fn obey(&self, limit: Option<RequestLimit>) {
+        let Some(limit) = limit else { return };
+        let mut requests = self.requests.clone();
+        requests.mark_changed();
+        tokio::spawn(async move {
+            while requests.changed().await.is_ok() {
+                let bytes = *requests.borrow_and_update();
+                if bytes > 0 {
+                    limit.set(bytes);
+                }
+            }
+        });
     }
 
     async fn say(&self, message: &FromCopier) -> io::Result<()> {
@@ -185,11 +207,30 @@ impl Desk {
     }
 
     async fn answer(&self) -> io::Result<ToCopier> {
-        let mut line = Vec::new();
-        if self.read.lock().await.read_until(b'\n', &mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let answer = self.answers.lock().await.recv().await;
+        answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Tells answers and orders apart, until the supervisor is gone or talks nonsense.
+async fn listen(
+    read: OwnedReadHalf,
+    answers: mpsc::Sender<ToCopier>,
+    requests: watch::Sender<u64>,
+) {
+    let mut lines = BufReader::new(read).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(ToCopier::Requests(bytes)) => {
+                requests.send_replace(bytes);
+            }
+            Ok(answer) => {
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
-        serde_json::from_slice(&line).map_err(io::Error::other)
     }
 }
 

@@ -105,6 +105,7 @@ pub async fn run(
             grace: config.runtime.grace,
             transcript: None,
             copy: config.runtime.copy.clone(),
+            retries: config.runtime.source_retries,
         },
         ready,
         common: Common::default(),

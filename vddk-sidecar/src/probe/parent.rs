@@ -54,8 +54,7 @@ pub fn probe(settings: &Settings) -> Report {
     let found = match library::find(&settings.libdir) {
         Ok(found) => found,
         Err(e) => {
-            report.problem = Some(problem(
-                ProblemKind::NotFound,
+            report.problem = Some(Problem::new(ProblemKind::NotFound,
                 &e.to_string(),
                 "fill the volume with the VDDK sidecar (vddk-sidecar install), or set V2V_transport=https",
             ));
@@ -72,17 +71,6 @@ pub fn probe(settings: &Settings) -> Report {
         ask_child(&mut report, settings, &found);
     }
     report
-}
-
-fn problem(kind: ProblemKind, message: &str, advice: &str) -> Problem {
-    Problem {
-        kind,
-        step: Step::Start,
-        message: message.to_owned(),
-        advice: advice.to_owned(),
-        code: None,
-        nature: Nature::Fatal,
-    }
 }
 
 fn manifest(report: &mut Report, libdir: &Path) -> Option<Problem> {
@@ -106,7 +94,7 @@ fn manifest(report: &mut Report, libdir: &Path) -> Option<Problem> {
         Err(e) => {
             report.manifest = format!("broken: {e}");
             let advice = "install the tree anew: empty the volume and run the sidecar again";
-            Some(problem(ProblemKind::Changed, &e.to_string(), advice))
+            Some(Problem::new(ProblemKind::Changed, &e.to_string(), advice))
         }
     }
 }
@@ -118,14 +106,14 @@ fn look_at_file(report: &mut Report, found: &Found) -> Option<Problem> {
         Ok(bytes) => bytes,
         Err(e) => {
             let advice = "make the file readable for the pod's user";
-            return Some(problem(ProblemKind::BadFile, &format!("{shown}: {e}"), advice));
+            return Some(Problem::new(ProblemKind::BadFile, &format!("{shown}: {e}"), advice));
         }
     };
     let library = match elf::library(&bytes) {
         Ok(library) => library,
         Err(e) => {
             let advice = "take VDDK for Linux x86-64, and build the sidecar's image from its unchanged archive";
-            return Some(problem(ProblemKind::BadFile, &format!("{shown}: {e}"), advice));
+            return Some(Problem::new(ProblemKind::BadFile, &format!("{shown}: {e}"), advice));
         }
     };
     report.missing_symbols = crate::vix::SYMBOLS
@@ -145,7 +133,7 @@ fn look_at_file(report: &mut Report, found: &Found) -> Option<Problem> {
 fn no_symbols(names: &[String]) -> Problem {
     let message =
         format!("{} function(s) that nbdkit needs are missing: {}", names.len(), names.join(" "));
-    problem(ProblemKind::MissingSymbols, &message, "take VDDK 6.7 or newer")
+    Problem::new(ProblemKind::MissingSymbols, &message, "take VDDK 6.7 or newer")
 }
 
 fn ask_child(report: &mut Report, settings: &Settings, found: &Found) {
@@ -161,7 +149,7 @@ fn ask_child(report: &mut Report, settings: &Settings, found: &Found) {
             let message = format!("{} cannot be run: {e}", settings.helper.display());
             let advice =
                 "v2v-pod needs vddk-sidecar beside it, or in /usr/libexec/v2v-pod, or in PATH";
-            report.problem = Some(problem(ProblemKind::NoHelper, &message, advice));
+            report.problem = Some(Problem::new(ProblemKind::NoHelper, &message, advice));
             return;
         }
     };
@@ -289,8 +277,7 @@ impl Heard {
                 let seconds = settings.timeout.as_secs();
                 let message =
                     format!("VDDK hangs {step}: nothing came for {seconds} s, and it was killed");
-                let mut hung = problem(
-                    ProblemKind::Hung,
+                let mut hung = Problem::new(ProblemKind::Hung,
                     &message,
                     "check the server and the network between; try another version of VDDK",
                 );
@@ -308,7 +295,7 @@ impl Heard {
             _ => {
                 let how = status.map_or_else(|| "it was lost".to_owned(), |s| s.to_string());
                 let message = format!("VDDK crashed {step} ({how})");
-                problem(ProblemKind::Crashed, &message, CRASH)
+                Problem::new(ProblemKind::Crashed, &message, CRASH)
             }
         };
         Some(Problem { step, ..found })
@@ -335,7 +322,7 @@ fn failed(
     Problem {
         code,
         nature: known.map_or(Nature::Unknown, |k| k.nature),
-        ..problem(ProblemKind::CallFailed, &message, advice)
+        ..Problem::new(ProblemKind::CallFailed, &message, advice)
     }
 }
 
@@ -348,8 +335,7 @@ fn not_loaded(text: &str, report: &mut Report) -> Problem {
         }
     }
     if report.missing_libraries.is_empty() {
-        return problem(
-            ProblemKind::NotLoadable,
+        return Problem::new(ProblemKind::NotLoadable,
             text,
             "take the VDDK that fits this image, unchanged; a version mix in lib64 is the usual reason",
         );
@@ -358,8 +344,7 @@ fn not_loaded(text: &str, report: &mut Report) -> Problem {
         "libraries that VDDK needs are missing: {} ({text})",
         report.missing_libraries.join(" ")
     );
-    problem(
-        ProblemKind::MissingLibraries,
+    Problem::new(ProblemKind::MissingLibraries,
         &message,
         "copy the whole tree, with its symbolic links; what is not VDDK's own must be in the conversion image",
     )
@@ -370,6 +355,7 @@ fn improve(problem: &mut Problem, log: &[String]) {
     let has = |word: &str| log.iter().any(|l| l.to_lowercase().contains(word));
     if problem.code == Some(1) && has("thumbprint") {
         "the server's certificate has another thumbprint than the one given: see v2v-pod thumbprint SERVER".clone_into(&mut problem.advice);
+        problem.thumbprint = true;
     }
     if let Some(known) = log
         .iter()

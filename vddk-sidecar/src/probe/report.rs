@@ -84,6 +84,24 @@ pub struct Problem {
     pub code: Option<u16>,
     /// Whether it may pass.
     pub nature: Nature,
+    /// The server's certificate has another thumbprint than the one given.
+    #[serde(skip)]
+    pub thumbprint: bool,
+}
+
+impl Problem {
+    /// One that was found before anything was loaded.
+    pub fn new(kind: ProblemKind, message: &str, advice: &str) -> Self {
+        Self {
+            kind,
+            step: Step::Start,
+            message: message.to_owned(),
+            advice: advice.to_owned(),
+            code: None,
+            nature: Nature::Fatal,
+            thumbprint: false,
+        }
+    }
 }
 
 /// A disk that was opened.
@@ -153,6 +171,11 @@ impl Report {
             warnings: Vec::new(),
             log: Vec::new(),
         }
+    }
+
+    /// Nothing but a problem.
+    pub fn failed(libdir: PathBuf, problem: Problem) -> Self {
+        Self { problem: Some(problem), ..Self::new(libdir) }
     }
 
     /// `VDDK 8.0.3`, as well as it is known.

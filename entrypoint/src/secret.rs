@@ -1,0 +1,92 @@
+//! Passwords: read in one way everywhere, and kept out of reach.
+//!
+//! A password file holds the password in its first line; a line feed at its end is not part of it. Everything that could
+//! be read in two ways by the tools (virt-v2v, nbdkit, curl, virsh) is refused, so that they cannot disagree: a carriage
+//! return at the end, a second line, a NUL.
+
+use crate::failure::{Class, Failure};
+use nix::sys::resource::{Resource, setrlimit};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+/// Forklift puts the whole secret into the pod's environment, with this prefix. Nobody reads the password from there.
+const SECRET_VARIABLES: [&str; 3] = ["V2V_secretKey", "V2V_password", "V2V_token"];
+
+/// The password in a file.
+pub fn read(path: &Path, what: &str) -> Result<String, Failure> {
+    let shown = path.display();
+    let failed = |why: &str| {
+        Failure::new(Class::Config, format!("{shown} ({what}): {why}"))
+            .advise(format!("put the {what} into {shown} as one line of text"))
+    };
+    let bytes = fs::read(path).map_err(|e| failed(&e.to_string()))?;
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    if line.is_empty() || line.starts_with(b"\n") {
+        return Err(failed("its first line is empty"));
+    }
+    if line.contains(&b'\n') {
+        return Err(failed("it has more than one line, and tools differ in what they read of it"));
+    }
+    if line.ends_with(b"\r") {
+        return Err(failed("it ends with a carriage return (a Windows line end), which would count as part of it"));
+    }
+    if line.contains(&0) {
+        return Err(failed("it contains a NUL"));
+    }
+    String::from_utf8(line.to_vec()).map_err(|_| failed("it is not UTF-8"))
+}
+
+/// No core of this process or its children: it would hold the password. A limit of 1, since the kernel ignores a limit
+/// of 0 when cores go to a program (systemd-coredump), and never starts that program with 1.
+pub fn forbid_cores() -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_CORE, 1, 1)?)
+}
+
+/// Starts this program anew without the secret variables, if there are any: removing a variable leaves it in
+/// `/proc/self/environ`. Returns when there is nothing to do.
+pub fn leave_environment() -> io::Result<()> {
+    let is_secret = |name: &OsStr| SECRET_VARIABLES.iter().any(|s| name == *s);
+    if !std::env::vars_os().any(|(name, _)| is_secret(&name)) {
+        return Ok(());
+    }
+    let text = |s: OsString| CString::new(s.into_vec()).map_err(io::Error::other);
+    let args = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
+    let env = std::env::vars_os()
+        .filter(|(name, _)| !is_secret(name))
+        .map(|(name, value)| text([name.as_bytes(), b"=", value.as_bytes()].map(OsStr::from_bytes).join(OsStr::new(""))))
+        .collect::<io::Result<Vec<_>>>()?;
+    let program = text(std::env::current_exe()?.into_os_string())?;
+    nix::unistd::execve(&program, &args, &env).map(|never| match never {})?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: &[u8]) -> Result<String, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secretKey");
+        fs::write(&path, bytes).unwrap();
+        read(&path, "password")
+    }
+
+    #[test]
+    fn the_first_line_is_the_password() {
+        assert_eq!(written(b"pass word").unwrap(), "pass word");
+        assert_eq!(written(b"pass \xc3\xa9\n").unwrap(), "pass \u{e9}");
+        assert_eq!(written(b" x \n").unwrap(), " x ");
+    }
+
+    #[test]
+    fn what_tools_would_read_differently_is_refused_without_showing_it() {
+        for bad in [&b""[..], b"\n", b"hunter2\r\n", b"hunter2\nmore", b"hunter2\n\n", b"hunt\0er2", b"\xff"] {
+            let failure = written(bad).unwrap_err();
+            assert_eq!(failure.class, Class::Config);
+            assert!(failure.message.contains("secretKey") && !failure.message.contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! vCenter and ESXi as sources: whom to trust, and which way the data comes.
+
+pub mod access;
+pub mod transport;
