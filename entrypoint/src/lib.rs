@@ -29,5 +29,6 @@ pub mod supervise;
 pub mod sys;
 pub mod tool_run;
 pub mod toolbox;
+pub mod trust;
 pub mod vm_result;
 pub mod volumes;
