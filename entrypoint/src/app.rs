@@ -8,12 +8,13 @@ use crate::config::pod::{LogFormat, PodConfig, Ports};
 use crate::config::settings::Values;
 use crate::copy;
 use crate::event::Event;
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, success_message};
 use crate::local::{self, Outcome};
 use crate::log::{Logging, Style};
 use crate::pod;
 use crate::sinks::{live, metrics, terminal::Terminal};
 use crate::supervise::stop::Stop;
+use crate::vddk::{self, command::VddkCommand};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
@@ -41,6 +42,18 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         Ok(Invocation::Command(Command::Copy(args))) => {
             copy::run(&args, &pod::temp_base(&env)).await
         }
+        Ok(Invocation::Command(Command::Vddk(VddkCommand::Probe(args)))) => {
+            match vddk::command::run(&args).await {
+                Ok((text, failure)) => {
+                    say(&mut io::stdout(), text.trim_end());
+                    failure.map_or(0, |f| f.class.exit_code())
+                }
+                Err(failure) => {
+                    report_failure(&failure);
+                    failure.class.exit_code()
+                }
+            }
+        }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
     }
 }
@@ -59,7 +72,7 @@ async fn pod_mode(flags: &[String], env: BTreeMap<String, String>) -> u8 {
             let path = termination_log.as_deref();
             report_failure(&failure);
             write_termination_log(
-                &failure,
+                &failure.termination_message(),
                 path.or(Some(Path::new(TERMINATION_LOG))),
                 path.is_some(),
             );
@@ -218,7 +231,11 @@ impl Session {
         let code = result.as_ref().map_or_else(|f| f.class.exit_code(), |()| 0);
         if let Err(failure) = result {
             tracing::error!(class = failure.class.name(), advice = failure.advice, "{failure}");
-            write_termination_log(failure, termination_log, create);
+            write_termination_log(&failure.termination_message(), termination_log, create);
+        } else {
+            let s = self.bus.snapshot();
+            let text = success_message(s.transport, s.trust, s.warnings.len());
+            write_termination_log(&text, termination_log, create);
         }
         let reason = result.as_ref().err().map(|f| f.class.name());
         self.bus.emit(&Event::Finished { exit_code: code, reason });
@@ -272,9 +289,9 @@ fn report_failure(failure: &Failure) {
 }
 
 /// Kubernetes mounts the file; it is not made where it is not wanted.
-fn write_termination_log(failure: &Failure, path: Option<&Path>, create: bool) {
+fn write_termination_log(text: &str, path: Option<&Path>, create: bool) {
     let Some(path) = path.filter(|p| create || p.exists()) else { return };
-    if let Err(e) = std::fs::write(path, failure.termination_message() + "\n") {
+    if let Err(e) = std::fs::write(path, format!("{text}\n")) {
         tracing::warn!(path = %path.display(), error = %e, "no termination message");
     }
 }

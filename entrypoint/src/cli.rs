@@ -1,11 +1,14 @@
 //! The command line: subcommands for people, and everything else as pod mode.
 
-use crate::config::pod::{LogFormat, log_format};
+use crate::config::pod::{LogFormat, SOURCE_RETRIES, log_format};
 use crate::config::settings::SETTINGS;
 use crate::copy::args::{COPY_HELP, CopyArgs};
 use crate::copy::rate::RateArgs;
 use crate::grant::{Copier, CopySettings};
 use crate::guest::image::ImageFormat;
+use crate::trust::Fingerprint;
+use crate::vddk::command::VddkCommand;
+use crate::vsphere::access::TrustMode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -63,6 +66,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at VMware's VDDK: is it usable here?
+    #[command(subcommand)]
+    Vddk(VddkCommand),
 }
 
 const PREFLIGHT_HELP: &str = "\
@@ -188,6 +194,18 @@ pub struct ConvertArgs {
     /// Read the targets back and compare them with what was read
     #[arg(long)]
     pub verify: bool,
+    /// How a vCenter or ESXi host proves itself
+    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
+    pub trust: TrustMode,
+    /// CA certificates for it (default: the system's)
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// SHA-1 or SHA-256 thumbprint of its certificate
+    #[arg(long, value_name = "AA:BB:…")]
+    pub thumbprint: Option<Fingerprint>,
+    /// New starts of virt-v2v after a failure of the source that may pass
+    #[arg(long, default_value_t = SOURCE_RETRIES, value_name = "NUMBER")]
+    pub source_retries: u32,
     /// Files with passphrases of encrypted disks
     #[arg(long = "key-file", value_name = "FILE")]
     pub key_files: Vec<PathBuf>,

@@ -103,6 +103,8 @@ pub enum Event {
         source: &'static str,
         /// Transport of the data: `https`, `vddk`, `file`, …
         transport: &'static str,
+        /// How the source proved itself: `ca`, `thumbprint`, `insecure`; empty where nothing is asked.
+        trust: &'static str,
         /// Target of each disk, e.g. `/dev/block0`.
         targets: Vec<String>,
     },
@@ -259,6 +261,8 @@ pub struct Snapshot {
     pub source: &'static str,
     /// Transport of the data.
     pub transport: &'static str,
+    /// How the source proved itself, where it had to.
+    pub trust: &'static str,
     /// `kvm`, `tcg` or empty while unknown.
     pub accelerator: &'static str,
     /// The phases so far, oldest first.
@@ -297,10 +301,11 @@ impl Snapshot {
     pub fn apply(&mut self, now: UnixMs, event: &Event) {
         self.updated_ms = now;
         match event {
-            Event::Described { vm, source, transport, targets } => {
+            Event::Described { vm, source, transport, trust, targets } => {
                 self.vm.clone_from(vm);
                 self.source = source;
                 self.transport = transport;
+                self.trust = trust;
                 self.disks = targets
                     .iter()
                     .map(|t| DiskState { target: t.clone(), ..DiskState::default() })

@@ -239,12 +239,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with the class's own advice.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            advice: class.advice().to_owned(),
-            passing: false,
-        }
+        Self { class, message: message.into(), advice: class.advice().to_owned(), passing: false }
     }
 
     /// The same failure with more precise advice.
@@ -278,6 +273,7 @@ impl Failure {
                 exit_code: self.class.exit_code(),
                 message,
                 advice: &self.advice,
+                passing: self.passing || self.class == Class::Network,
             })
             .unwrap_or_default();
             if line.len() <= TERMINATION_MESSAGE_BYTES || message.is_empty() {
@@ -296,6 +292,19 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The one line for `/dev/termination-log` after a success.
+pub fn success_message(transport: &str, trust: &str, warnings: usize) -> String {
+    #[derive(Serialize)]
+    struct Success<'a> {
+        outcome: &'a str,
+        transport: &'a str,
+        trust: &'a str,
+        warnings: usize,
+    }
+    serde_json::to_string(&Success { outcome: "succeeded", transport, trust, warnings })
+        .unwrap_or_default()
+}
+
 #[derive(Serialize)]
 struct TerminationMessage<'a> {
     outcome: &'a str,
@@ -303,6 +312,8 @@ struct TerminationMessage<'a> {
     exit_code: u8,
     message: &'a str,
     advice: &'a str,
+    /// The same run may succeed later, as it is.
+    passing: bool,
 }
 
 /// At most `max` bytes of `text`, cut at a character boundary.

@@ -141,9 +141,9 @@ pub fn tool_line(tool: &'static str, line: &str) {
 /// The line for an event; percents are logged by [`progress`].
 pub fn event(event: &Event) {
     match event {
-        Event::Described { vm, source, transport, targets } => {
+        Event::Described { vm, source, transport, trust, targets } => {
             let targets = targets.join(" ");
-            tracing::info!(target: EVENT, vm, source, transport, disks = targets, "conversion described");
+            tracing::info!(target: EVENT, vm, source, transport, trust, disks = targets, "conversion described");
         }
         Event::Accelerator(name) => {
             tracing::info!(target: EVENT, accelerator = name, "appliance accelerator");

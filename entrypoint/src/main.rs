@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use v2v_pod::{app, init, nbdcopy};
+use v2v_pod::{app, init, nbdcopy, secret};
 
 fn main() -> ExitCode {
+    if let Err(e) = secret::forbid_cores().and_then(|()| secret::leave_environment()) {
+        return fail(&format!("cannot protect the secrets: {e}"));
+    }
     if init::is_needed() {
         return match init::run() {
             Ok(code) => ExitCode::from(code),

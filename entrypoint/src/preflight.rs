@@ -7,11 +7,11 @@
 
 use crate::failure::{Class, Failure};
 use crate::kvm;
+use crate::secret;
 use crate::tool_run;
 use crate::toolbox::{Accelerator, Toolbox};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use v2v_args::Features;
@@ -219,18 +219,10 @@ pub fn check_temp(report: &mut Report, base: &Path) {
     }
 }
 
-/// A file with a secret: there, readable, and its first line not empty.
+/// A file with a secret: there, readable, and one line.
 pub fn check_secret(report: &mut Report, path: &Path, what: &str) {
-    let advice = format!("mount the secret so that {} holds the {what}", path.display());
-    let problem = |text: String| Failure::new(Class::Config, text).advise(advice);
-    match fs::read(path) {
-        Err(e) => report.problem("secrets", problem(format!("{} ({what}): {e}", path.display()))),
-        Ok(bytes) if bytes.split(|b| *b == b'\n').next().is_none_or(<[u8]>::is_empty) => {
-            report.problem(
-                "secrets",
-                problem(format!("{} ({what}): its first line is empty", path.display())),
-            );
-        }
+    match secret::read(path, what) {
+        Err(failure) => report.problem("secrets", failure),
         Ok(_) => report.ok("secrets", format!("{} is there", path.display())),
     }
 }
@@ -309,6 +301,7 @@ fn last_error(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn all_problems_become_one_failure() {

@@ -31,7 +31,9 @@ pub fn read(path: &Path, what: &str) -> Result<String, Failure> {
         return Err(failed("it has more than one line, and tools differ in what they read of it"));
     }
     if line.ends_with(b"\r") {
-        return Err(failed("it ends with a carriage return (a Windows line end), which would count as part of it"));
+        return Err(failed(
+            "it ends with a carriage return (a Windows line end), which would count as part of it",
+        ));
     }
     if line.contains(&0) {
         return Err(failed("it contains a NUL"));
@@ -56,7 +58,13 @@ pub fn leave_environment() -> io::Result<()> {
     let args = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
     let env = std::env::vars_os()
         .filter(|(name, _)| !is_secret(name))
-        .map(|(name, value)| text([name.as_bytes(), b"=", value.as_bytes()].map(OsStr::from_bytes).join(OsStr::new(""))))
+        .map(|(name, value)| {
+            text(
+                [name.as_bytes(), b"=", value.as_bytes()]
+                    .map(OsStr::from_bytes)
+                    .join(OsStr::new("")),
+            )
+        })
         .collect::<io::Result<Vec<_>>>()?;
     let program = text(std::env::current_exe()?.into_os_string())?;
     nix::unistd::execve(&program, &args, &env).map(|never| match never {})?;
@@ -83,7 +91,15 @@ mod tests {
 
     #[test]
     fn what_tools_would_read_differently_is_refused_without_showing_it() {
-        for bad in [&b""[..], b"\n", b"hunter2\r\n", b"hunter2\nmore", b"hunter2\n\n", b"hunt\0er2", b"\xff"] {
+        for bad in [
+            &b""[..],
+            b"\n",
+            b"hunter2\r\n",
+            b"hunter2\nmore",
+            b"hunter2\n\n",
+            b"hunt\0er2",
+            b"\xff",
+        ] {
             let failure = written(bad).unwrap_err();
             assert_eq!(failure.class, Class::Config);
             assert!(failure.message.contains("secretKey") && !failure.message.contains("hunter2"));

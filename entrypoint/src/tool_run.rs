@@ -84,15 +84,20 @@ impl Runner {
                         tool.name,
                         wait.as_secs()
                     );
-                    tracing::warn!(class = failure.class.name(), advice = failure.advice, "{again}");
+                    tracing::warn!(
+                        class = failure.class.name(),
+                        advice = failure.advice,
+                        "{again}"
+                    );
                     let severity = Severity::Warning;
                     self.bus.emit(&Event::Message { severity, tool: "v2v-pod", text: again });
                 }
                 result => return result,
             }
+            let mut stop = self.stop.clone();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                cause = self.stop.clone().next() => return Err(cause.failure()),
+                cause = stop.next() => return Err(cause.failure()),
             }
             wait *= 2;
         }
@@ -229,7 +234,12 @@ fn judge(tool: Tool, ended: &Ended, evidence: &Evidence) -> Result<(), Failure> 
 fn explain(failure: Failure, watch: &Watch, copied: bool) -> Failure {
     let own = matches!(
         failure.class,
-        Class::Conversion | Class::Inspection | Class::Io | Class::Network | Class::Memory | Class::Vddk
+        Class::Conversion
+            | Class::Inspection
+            | Class::Io
+            | Class::Network
+            | Class::Memory
+            | Class::Vddk
     );
     match watch.passing().filter(|_| own) {
         Some(vddk) => {
@@ -339,7 +349,12 @@ impl<'a> Ear<'a> {
         match verdict {
             Verdict::Fatal(failure) => self.runner.stop.set(StopCause::Abort(failure)),
             Verdict::Passing(code) => {
-                tracing::warn!(code = code.code, name = code.name, advice = code.remedy, "VDDK failed in a way that may pass; it is tried again");
+                tracing::warn!(
+                    code = code.code,
+                    name = code.name,
+                    advice = code.remedy,
+                    "VDDK failed in a way that may pass; it is tried again"
+                );
             }
             Verdict::HostMemory => {
                 if self.shrunk.is_some_and(|at| at.elapsed() < SHRINK_EVERY) {
@@ -347,7 +362,10 @@ impl<'a> Ear<'a> {
                 }
                 self.shrunk = Some(Instant::now());
                 if let Some(bytes) = self.grants.and_then(GrantServer::shrink_requests) {
-                    tracing::warn!(request_bytes = bytes, "the ESXi host has no NFC memory left; reading in smaller requests");
+                    tracing::warn!(
+                        request_bytes = bytes,
+                        "the ESXi host has no NFC memory left; reading in smaller requests"
+                    );
                 }
             }
         }

@@ -188,6 +188,7 @@ fn copying() -> Bus {
         vm: format!("web01 {HOSTILE}"),
         source: "vsphere",
         transport: "vddk",
+        trust: "ca",
         targets: vec!["/dev/block0".into(), format!("/mnt/disks/disk1/{HOSTILE}")],
     });
     bus.emit(&Event::Accelerator("kvm"));
@@ -222,7 +223,7 @@ fn the_page_shows_a_run_under_way() {
     let escaped = "&lt;img src=x onerror=\"document.title='owned'\"&gt;";
     for wanted in [
         "<title>30% · web01 &lt;img",
-        "from vsphere over vddk · appliance on kvm",
+        "from vsphere over vddk, verified by ca · appliance on kvm",
         "<li class=\"present\" aria-current=\"step\"><span class=\"name\">Copy</span>",
         "<li class=\"past\"><span class=\"name\">Convert</span>",
         "<span class=\"target\">Total of 2 disks</span><span class=\"percent number\">30%</span>",

@@ -39,6 +39,10 @@ pub struct Vddk {
     pub thumbprint: Option<String>,
     /// VDDK's own configuration file.
     pub config: Option<PathBuf>,
+    /// Ways of reading that VDDK may use, `file:nbdssl:nbd`.
+    pub transports: Option<String>,
+    /// HTTPS port of the server, where it is not 443.
+    pub port: Option<u16>,
 }
 
 /// A guest that libvirt knows.
@@ -256,6 +260,12 @@ impl Argv {
         if let Some(config) = &vddk.config {
             self.key_path("-io", "vddk-config=", config);
         }
+        if let Some(transports) = &vddk.transports {
+            self.option("-io", format!("vddk-transports={transports}"));
+        }
+        if let Some(port) = vddk.port {
+            self.option("-io", format!("vddk-port={port}"));
+        }
     }
 
     fn no_fstrim(&mut self, wanted: bool) {
@@ -429,7 +439,13 @@ mod tests {
 
     #[test]
     fn an_unknown_thumbprint_is_left_out() {
-        let vddk = Vddk { libdir: "/opt/v".into(), thumbprint: None, config: Some("/c".into()) };
+        let vddk = Vddk {
+            libdir: "/opt/v".into(),
+            thumbprint: None,
+            config: Some("/c".into()),
+            transports: Some("nbd".into()),
+            port: Some(8443),
+        };
         let argv = RemoteInspect {
             source: vsphere(Some(vddk)),
             disks: vec!["[ds 1] a b.vmdk".into()],

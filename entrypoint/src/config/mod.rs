@@ -61,6 +61,14 @@ pub enum ConfigError {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A thumbprint that is none.
+    #[error("{variable}: {source}")]
+    Thumbprint {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        source: crate::trust::FingerprintError,
+    },
 }
 
 impl ConfigError {

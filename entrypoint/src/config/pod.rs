@@ -4,7 +4,10 @@
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
 use crate::copy::rate::RateSource;
-use crate::grant::{Copier, CopySettings};
+use crate::grant::CopySettings;
+use crate::trust::Fingerprint;
+use crate::vsphere::access::TrustMode;
+use crate::vsphere::transport::Wish;
 use datapath::units::Rate;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -22,8 +25,12 @@ pub const SOURCE_RETRIES: u32 = 2;
 pub struct VSphere {
     /// `vpx://` or `esx://`.
     pub url: String,
-    /// Thumbprint for VDDK, when given.
-    pub fingerprint: Option<String>,
+    /// Thumbprint of the server, when given.
+    pub fingerprint: Option<Fingerprint>,
+    /// How the server proves itself.
+    pub trust: TrustMode,
+    /// Which way the data comes.
+    pub transport: Wish,
     /// Host name to set in the guest.
     pub hostname: Option<String>,
 }
@@ -59,6 +66,19 @@ pub enum Job {
         /// the certificate link first.
         disks: Vec<String>,
     },
+}
+
+impl Job {
+    /// The server, if there is one.
+    pub fn vsphere(&self) -> Option<&VSphere> {
+        match self {
+            Self::Convert(Source::VSphere(vsphere)) | Self::RemoteInspect { vsphere, .. } => {
+                Some(vsphere)
+            }
+            Self::InPlace { vsphere, .. } => vsphere.as_ref(),
+            Self::Convert(_) => None,
+        }
+    }
 }
 
 /// Options for every tool.
@@ -252,7 +272,7 @@ impl Reader<'_> {
 
     fn job(&mut self) -> Result<Job, ConfigError> {
         if self.boolean("V2V_inPlace", false) {
-            let vsphere = self.text("V2V_libvirtURL").map(|url| self.vsphere(url));
+            let vsphere = self.text("V2V_libvirtURL").map(|url| self.vsphere(url)).transpose()?;
             return Ok(Job::InPlace { vsphere, overlay: self.boolean("V2V_overlayEnabled", true) });
         }
         let source = self.source()?;
@@ -282,7 +302,7 @@ impl Reader<'_> {
                     });
                 }
                 self.required("V2V_vmName", "vSphere")?;
-                Ok(Source::VSphere(self.vsphere(url)))
+                Ok(Source::VSphere(self.vsphere(url)?))
             }
             "ova" => {
                 let path = self.required("V2V_diskPath", "ova")?;
@@ -326,12 +346,17 @@ impl Reader<'_> {
         skipped
     }
 
-    fn vsphere(&self, url: String) -> VSphere {
-        VSphere {
+    fn vsphere(&self, url: String) -> Result<VSphere, ConfigError> {
+        let fingerprint = self.values.get("V2V_fingerprint").map(str::parse).transpose();
+        let fingerprint = fingerprint
+            .map_err(|source| ConfigError::Thumbprint { variable: "V2V_fingerprint", source })?;
+        Ok(VSphere {
             url,
-            fingerprint: self.text("V2V_fingerprint"),
+            fingerprint,
+            trust: self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)?,
+            transport: self.choice("V2V_transport", "auto, vddk or https", value_of)?,
             hostname: self.text("V2V_HOSTNAME"),
-        }
+        })
     }
 
     /// `V2V_remoteInspectDisk_<N>`, sorted by N; a bad N counts as 0, as the reference does.
@@ -424,7 +449,7 @@ impl Reader<'_> {
             self.values.get("V2V_rate").map(|_| self.number("V2V_rate", Rate::UNLIMITED, rate));
         let file = self.text("V2V_rateFile").map(|f| RateSource::File(f.into()));
         Ok(CopySettings {
-            copier: self.choice("V2V_copier", "v2v-pod or nbdcopy", copier)?,
+            copier: self.choice("V2V_copier", "v2v-pod or nbdcopy", value_of)?,
             // The file can be changed while it runs, so it wins.
             rate: file.or(fixed.transpose()?.map(RateSource::Fixed)),
             verify: self.choice("V2V_verifyCopy", "true or false", parse_bool)?,
@@ -460,6 +485,11 @@ impl Reader<'_> {
     }
 }
 
+/// A value of an enumeration that clap knows by name.
+fn value_of<T: clap::ValueEnum>(text: &str) -> Option<T> {
+    T::from_str(text, false).ok()
+}
+
 /// `--log-format`.
 pub fn log_format(text: &str) -> Option<LogFormat> {
     match text {
@@ -467,14 +497,6 @@ pub fn log_format(text: &str) -> Option<LogFormat> {
         "json" => Some(LogFormat::Json),
         "human" => Some(LogFormat::Human),
         "plain" => Some(LogFormat::Plain),
-        _ => None,
-    }
-}
-
-fn copier(text: &str) -> Option<Copier> {
-    match text {
-        "v2v-pod" => Some(Copier::V2vPod),
-        "nbdcopy" => Some(Copier::Nbdcopy),
         _ => None,
     }
 }

@@ -349,7 +349,7 @@ fn described(args: &ConvertArgs, name: &str, volumes: &Volumes) -> Event {
             ("libvirt", if args.transport.as_deref() == Some("vddk") { "vddk" } else { "https" })
         }
     };
-    Event::Described { vm: name.to_owned(), source, transport, targets: volumes.names() }
+    Event::Described { vm: name.to_owned(), source, transport, trust: "", targets: volumes.names() }
 }
 
 impl Local<'_> {

@@ -1,16 +1,19 @@
 //! The preflight of pod mode.
 
-use super::Ready;
+use super::prepare::CA_LINK;
+use super::{Ready, Server};
 use crate::bus::Bus;
 use crate::config::pod::{Job, PodConfig, PreflightDepth, Source};
 use crate::disks::DiskMap;
-use crate::event::Event;
+use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Need, Report};
 use crate::sources;
 use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
 use crate::volumes::Volumes;
+use crate::vsphere::access::{self, Given};
+use crate::vsphere::transport::{self, Transport};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use tokio::net::TcpSocket;
@@ -70,6 +73,7 @@ async fn look(
     let volumes = check_volumes(config, report).await;
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
+    let server = check_server(config, toolbox, dirs, report).await;
     check_source(config, toolbox, volumes.as_ref(), report).await;
     let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
     toolbox.use_accelerator(accelerator);
@@ -86,7 +90,10 @@ async fn look(
     };
     let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
     let volumes = volumes?;
-    bus.emit(&described(config, &volumes));
+    bus.emit(&described(config, &volumes, server.as_ref()));
+    for warning in server.iter().flat_map(Server::warnings) {
+        bus.emit(&Event::Warned(warning));
+    }
     Some(Ready {
         main: Tool {
             name: main_need.tool,
@@ -103,6 +110,7 @@ async fn look(
         main_no_fstrim: no_fstrim(0),
         inspector_no_fstrim: no_fstrim(1),
         volumes,
+        server,
         result_port,
     })
 }
@@ -185,6 +193,52 @@ fn check_secrets(config: &PodConfig, report: &mut Report) {
     }
 }
 
+/// Whom the source is trusted for, and which way its data comes.
+async fn check_server(
+    config: &PodConfig,
+    toolbox: &Toolbox,
+    dirs: &Dirs<'_>,
+    report: &mut Report,
+) -> Option<Server> {
+    let vsphere = config.job.vsphere()?;
+    let paths = &config.paths;
+    let ca = paths.secret_key.with_file_name("cacert");
+    let given = Given {
+        url: vsphere.url.clone(),
+        mode: vsphere.trust,
+        thumbprint: vsphere.fingerprint,
+        ca: ca.exists().then_some(ca),
+        ca_link: Some(CA_LINK.into()),
+    };
+    let access = access::check(&given, report).await;
+    let conf = paths.vddk_config.exists().then_some(paths.vddk_config.as_path());
+    let transport = if matches!(config.job, Job::InPlace { .. }) {
+        Transport::Https(None)
+    } else {
+        transport::choose(vsphere.transport, &paths.vddk_libdir, conf, toolbox, dirs.run, report)
+            .await
+    };
+    Some(Server { access: access?, transport })
+}
+
+impl Server {
+    /// What belongs into the result: VDDK that was there and could not be used, a server that was not verified.
+    fn warnings(&self) -> Vec<Warning> {
+        let unusable = match &self.transport {
+            Transport::Https(Some(reason)) => Some(Warning {
+                reason: "VddkNotUsed".to_owned(),
+                message: format!("the disks came over HTTPS, since VDDK was not usable: {reason}"),
+            }),
+            _ => None,
+        };
+        let insecure = self.access.warnings.iter().map(|message| Warning {
+            reason: "ServerNotVerified".to_owned(),
+            message: message.clone(),
+        });
+        unusable.into_iter().chain(insecure).collect()
+    }
+}
+
 /// Local sources can be measured now. One that cannot be read is only noted: virt-v2v opens the
 /// source first of all and then says precisely what is wrong.
 async fn check_source(
@@ -260,15 +314,20 @@ fn bind(port: u16) -> std::io::Result<TcpSocket> {
     })
 }
 
-fn described(config: &PodConfig, volumes: &Volumes) -> Event {
-    let vddk = config.paths.vddk_libdir.is_dir();
+fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> Event {
     let (source, transport) = match &config.job {
         Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
-            ("vsphere", if vddk { "vddk" } else { "https" })
+            ("vsphere", server.map_or("https", |s| s.transport.name()))
         }
         Job::Convert(Source::Ova(_)) => ("ova", "file"),
         Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
         Job::InPlace { .. } => ("in-place", "none"),
     };
-    Event::Described { vm: config.vm_name.clone(), source, transport, targets: volumes.names() }
+    Event::Described {
+        vm: config.vm_name.clone(),
+        source,
+        transport,
+        trust: server.map_or("", |s| s.access.trust),
+        targets: volumes.names(),
+    }
 }

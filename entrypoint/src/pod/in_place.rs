@@ -108,7 +108,7 @@ impl Pod<'_> {
         let undisturbed = Runner { stop: Stop::default(), ..self.runner.clone() };
         for overlay in overlays.iter().filter(|o| o.exists()) {
             let argv = vec!["commit".into(), overlay.clone().into()];
-            undisturbed.run(QEMU_IMG, None, |_| argv).await.map_err(|f| {
+            undisturbed.run(QEMU_IMG, None, |_| argv.clone()).await.map_err(|f| {
                 let message = format!(
                     "the conversion succeeded, but {} could not be committed: {f}",
                     overlay.display()
@@ -182,7 +182,7 @@ impl Pod<'_> {
 
     async fn qemu_img(&self, args: &[&Path]) -> Result<(), Failure> {
         let argv: Vec<OsString> = args.iter().map(|a| a.as_os_str().to_owned()).collect();
-        self.runner.run(QEMU_IMG, None, |_| argv).await
+        self.runner.run(QEMU_IMG, None, |_| argv.clone()).await
     }
 }
 

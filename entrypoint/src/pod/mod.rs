@@ -20,12 +20,12 @@ use crate::tool_run::{Runner, Tool};
 use crate::toolbox::Toolbox;
 use crate::vm_result;
 use crate::volumes::Volumes;
+use crate::vsphere::access::Access;
+use crate::vsphere::transport::Transport;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
-use v2v_args::{
-    Common, Convert, Input, Inspect, LibvirtInput, Output, OutputMode, RemoteInspect, Vddk,
-};
+use v2v_args::{Common, Convert, Input, Inspect, LibvirtInput, Output, OutputMode, RemoteInspect};
 
 /// What the checks found and opened.
 struct Ready {
@@ -35,8 +35,16 @@ struct Ready {
     inspector: Tool,
     main_no_fstrim: bool,
     inspector_no_fstrim: bool,
+    /// The server, where the source is on one.
+    server: Option<Server>,
     /// Bound but not listening, so that the port is ours and still refuses connections.
     result_port: Option<TcpSocket>,
+}
+
+/// A vCenter or ESXi host that may be used.
+struct Server {
+    access: Access,
+    transport: Transport,
 }
 
 /// A run of the pod.
@@ -197,18 +205,15 @@ impl Pod<'_> {
 
     fn libvirt(&self, vsphere: &VSphere, use_vddk_config: bool) -> LibvirtInput {
         let paths = &self.config.paths;
-        let vddk = paths.vddk_libdir.is_dir().then(|| Vddk {
-            libdir: paths.vddk_libdir.clone(),
-            thumbprint: vsphere.fingerprint.clone(),
-            config: (use_vddk_config && paths.vddk_config.exists())
-                .then(|| paths.vddk_config.clone()),
-        });
+        let config =
+            (use_vddk_config && paths.vddk_config.exists()).then(|| paths.vddk_config.clone());
+        let server = self.ready.server.as_ref();
         LibvirtInput {
             url: self.url(vsphere),
             password_file: Some(paths.secret_key.clone()),
             vm: self.config.vm_name.clone(),
             hostname: vsphere.hostname.clone(),
-            vddk,
+            vddk: server.and_then(|s| s.access.vddk(&s.transport, config)),
         }
     }
 

@@ -10,6 +10,7 @@ fn described() -> event::Event {
         vm: "web01".into(),
         source: "ova",
         transport: "file",
+        trust: "",
         targets: vec!["/dev/block0".into()],
     }
 }
@@ -100,7 +101,7 @@ fn the_state_has_all_that_the_page_needs() {
         "seconds_left": [3],
         "total": {"percent": 25.0, "done_bytes": 250, "size_bytes": 1000,
                   "rate_bytes_per_second": 250.0, "seconds_left": 3},
-        "vm": "web01", "source": "ova", "transport": "file", "accelerator": "",
+        "vm": "web01", "source": "ova", "transport": "file", "trust": "", "accelerator": "",
         "phases": [{"phase": "copy", "started_ms": 1000}],
         "disks": [{"target": "/dev/block0", "size_bytes": 1000, "percent": 25.0,
                    "done_bytes": 250, "rate_bytes_per_second": 250.0, "started_ms": 1000,

@@ -114,9 +114,9 @@ const FAMILIES: [Family; 9] = [
         name: "v2vpod_info",
         kind: "gauge",
         help: "Always 1; the labels describe the run",
-        labels: &["version", "source", "transport", "accelerator"],
+        labels: &["version", "source", "transport", "accelerator", "trust"],
         samples: |s, _| {
-            let labels = [env!("CARGO_PKG_VERSION"), s.source, s.transport, s.accelerator];
+            let labels = [env!("CARGO_PKG_VERSION"), s.source, s.transport, s.accelerator, s.trust];
             vec![(labels.map(str::to_owned).to_vec(), 1.0)]
         },
     },

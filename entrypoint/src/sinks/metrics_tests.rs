@@ -71,6 +71,7 @@ fn golden_of_a_whole_run() {
                 vm: "web\"01".into(),
                 source: "vsphere",
                 transport: "vddk",
+                trust: "ca",
                 targets: vec!["/dev/block0".into(), "/dev/block1".into()],
             },
         ),
@@ -118,7 +119,7 @@ v2vpod_phase_duration_seconds{{phase="copy"}} 1.5
 v2vpod_warnings 1
 # HELP v2vpod_info Always 1; the labels describe the run
 # TYPE v2vpod_info gauge
-v2vpod_info{{version="{version}",source="vsphere",transport="vddk",accelerator="kvm"}} 1
+v2vpod_info{{version="{version}",source="vsphere",transport="vddk",accelerator="kvm",trust="ca"}} 1
 # HELP v2vpod_exit_code The exit code of the run, once it has ended; 0 is success
 # TYPE v2vpod_exit_code gauge
 v2vpod_exit_code 35

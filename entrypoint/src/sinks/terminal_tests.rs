@@ -72,6 +72,7 @@ fn the_final_state_and_every_line_are_on_the_screen() {
         vm: "web\u{1b}01".into(),
         source: "vsphere",
         transport: "vddk",
+        trust: "ca",
         targets: vec!["/dev/block0".into(), "/dev/block1".into()],
     });
     bus.emit(&Event::DiskSize { disk: 0, bytes: 10 << 30 });
@@ -118,6 +119,7 @@ fn the_header_tells_phase_time_and_guest() {
             vm: "web01".into(),
             source: "ova",
             transport: "file",
+            trust: "",
             targets: vec!["/dev/block0".into()],
         },
     );

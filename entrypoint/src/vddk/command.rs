@@ -3,8 +3,8 @@
 use super::{PROBE_LIMIT, TRANSPORTS, helper, probe, watch};
 use crate::failure::{Class, Failure};
 use crate::secret;
-use crate::trust::endpoint::Endpoint;
-use crate::trust::fingerprint::Fingerprint;
+use crate::trust::Endpoint;
+use crate::trust::Fingerprint;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,5 +139,8 @@ pub fn failure(report: &Report) -> Option<Failure> {
         _ if problem.thumbprint => Class::Trust,
         _ => Class::Vddk,
     };
-    Some(Failure::new(class, format!("{}: {}", report.name(), problem.message)).advise(problem.advice.clone()))
+    Some(
+        Failure::new(class, format!("{}: {}", report.name(), problem.message))
+            .advise(problem.advice.clone()),
+    )
 }

@@ -34,6 +34,9 @@ pub async fn probe(settings: Settings) -> Report {
     let result = tokio::task::spawn_blocking(move || probe::probe(&settings)).await;
     result.unwrap_or_else(|e| {
         let message = format!("the prober {} failed: {e}", helper.display());
-        Report::failed(libdir, Problem::new(ProblemKind::NoHelper, &message, "report this with the log"))
+        Report::failed(
+            libdir,
+            Problem::new(ProblemKind::NoHelper, &message, "report this with the log"),
+        )
     })
 }

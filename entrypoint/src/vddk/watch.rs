@@ -130,7 +130,10 @@ mod tests {
     fn what_will_not_pass_is_fatal_at_nbdkits_own_error_only() {
         let mut watch = Watch::default();
         assert_eq!(watch.line(LOG), None, "the library's log alone decides nothing");
-        let failure = fatal(&mut watch, "nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: You do not have access rights to this file");
+        let failure = fatal(
+            &mut watch,
+            "nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: You do not have access rights to this file",
+        );
         assert_eq!(failure.class, Class::SourceBusy);
         assert!(failure.message.contains("[ds] a.vmdk") && failure.message.contains("error 13"));
         assert!(failure.advice.contains("snapshot"));
@@ -140,15 +143,24 @@ mod tests {
     fn a_text_that_nobody_knows_is_explained_by_the_log_before_it() {
         let mut watch = Watch::default();
         watch.line(LOG);
-        assert_eq!(fatal(&mut watch, "nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: Kein Zugriff").class, Class::SourceBusy);
-        assert_eq!(watch.line("nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: Kein Zugriff"), None, "a hint counts once");
+        assert_eq!(
+            fatal(&mut watch, "nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: Kein Zugriff")
+                .class,
+            Class::SourceBusy
+        );
+        assert_eq!(
+            watch.line("nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: Kein Zugriff"),
+            None,
+            "a hint counts once"
+        );
     }
 
     #[test]
     fn a_wrong_thumbprint_is_named_with_both() {
         let mut watch = Watch::default();
         watch.line("nbdkit: vddk[1]: debug: VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint=AA:BB, expected=CC:DD.");
-        let failure = fatal(&mut watch, "nbdkit: vddk[1]: error: VixDiskLib_ConnectEx: Unknown error");
+        let failure =
+            fatal(&mut watch, "nbdkit: vddk[1]: error: VixDiskLib_ConnectEx: Unknown error");
         assert_eq!(failure.class, Class::Trust);
         assert!(failure.message.contains("thumbprint AA:BB, and CC:DD"), "{failure}");
     }

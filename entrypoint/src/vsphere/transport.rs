@@ -51,7 +51,8 @@ impl Transport {
 }
 
 const CHECK: &str = "transport";
-const SLOW: &str = "HTTPS reads every byte of the disks, zeroes too, and is several times slower than VDDK";
+const SLOW: &str =
+    "HTTPS reads every byte of the disks, zeroes too, and is several times slower than VDDK";
 const QUESTION_LIMIT: Duration = Duration::from_secs(60);
 
 /// Decides, and says so in the report.
@@ -108,7 +109,11 @@ async fn usable(
     .await;
     for finding in &found.conf_findings {
         let file = conf.map_or_else(String::new, |c| c.display().to_string());
-        report.note(CHECK, format!("{file}: {finding}"), "correct the name in VDDK's configuration file");
+        report.note(
+            CHECK,
+            format!("{file}: {finding}"),
+            "correct the name in VDDK's configuration file",
+        );
     }
     for warning in &found.warnings {
         report.note(CHECK, &**warning, "use an image whose entrypoint is vddk-sidecar install");
@@ -126,7 +131,11 @@ async fn usable(
 }
 
 /// nbdkit loads the library too, with its own rules about versions.
-async fn ask_nbdkit(libdir: &Path, toolbox: &Toolbox, found: &probe::Report) -> Result<(), Failure> {
+async fn ask_nbdkit(
+    libdir: &Path,
+    toolbox: &Toolbox,
+    found: &probe::Report,
+) -> Result<(), Failure> {
     let libdir = format!("libdir={}", libdir.display());
     let args = ["vddk", "--dump-plugin", &libdir];
     // Without nbdkit nothing works, and virt-v2v's check says so.
@@ -137,10 +146,14 @@ async fn ask_nbdkit(libdir: &Path, toolbox: &Toolbox, found: &probe::Report) -> 
         return Ok(());
     }
     let last = text.lines().rev().find(|l| l.starts_with("nbdkit: ")).unwrap_or("it says nothing");
-    let failed = |message, advice: String| Failure::new(crate::failure::Class::Vddk, message).advise(advice);
+    let failed =
+        |message, advice: String| Failure::new(crate::failure::Class::Vddk, message).advise(advice);
     if status.success() {
         let message = format!("nbdkit cannot load {} from here", found.name());
-        return Err(failed(message, "this nbdkit is too old for it: use VDDK 8, or an image with a newer nbdkit".to_owned()));
+        return Err(failed(
+            message,
+            "this nbdkit is too old for it: use VDDK 8, or an image with a newer nbdkit".to_owned(),
+        ));
     }
     let message = format!("nbdkit has no usable vddk plugin: {last}");
     Err(failed(message, "install nbdkit-plugin-vddk, or use the v2v-pod image".to_owned()))

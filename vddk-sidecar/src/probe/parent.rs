@@ -54,7 +54,8 @@ pub fn probe(settings: &Settings) -> Report {
     let found = match library::find(&settings.libdir) {
         Ok(found) => found,
         Err(e) => {
-            report.problem = Some(Problem::new(ProblemKind::NotFound,
+            report.problem = Some(Problem::new(
+                ProblemKind::NotFound,
                 &e.to_string(),
                 "fill the volume with the VDDK sidecar (vddk-sidecar install), or set V2V_transport=https",
             ));
@@ -277,7 +278,8 @@ impl Heard {
                 let seconds = settings.timeout.as_secs();
                 let message =
                     format!("VDDK hangs {step}: nothing came for {seconds} s, and it was killed");
-                let mut hung = Problem::new(ProblemKind::Hung,
+                let mut hung = Problem::new(
+                    ProblemKind::Hung,
                     &message,
                     "check the server and the network between; try another version of VDDK",
                 );
@@ -335,7 +337,8 @@ fn not_loaded(text: &str, report: &mut Report) -> Problem {
         }
     }
     if report.missing_libraries.is_empty() {
-        return Problem::new(ProblemKind::NotLoadable,
+        return Problem::new(
+            ProblemKind::NotLoadable,
             text,
             "take the VDDK that fits this image, unchanged; a version mix in lib64 is the usual reason",
         );
@@ -344,7 +347,8 @@ fn not_loaded(text: &str, report: &mut Report) -> Problem {
         "libraries that VDDK needs are missing: {} ({text})",
         report.missing_libraries.join(" ")
     );
-    Problem::new(ProblemKind::MissingLibraries,
+    Problem::new(
+        ProblemKind::MissingLibraries,
         &message,
         "copy the whole tree, with its symbolic links; what is not VDDK's own must be in the conversion image",
     )

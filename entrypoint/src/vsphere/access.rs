@@ -1,0 +1,323 @@
+//! Access to a vCenter or ESXi host: the one trust setting, checked before anything is sent there, and what libvirt, curl
+//! and VDDK get so that they come to the same conclusion.
+
+use super::transport::Transport;
+use crate::failure::{Class, Failure};
+use crate::preflight::Report;
+use crate::trust::{self, Endpoint, EndpointError, Fingerprint, Limits, Trust, Trusted};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use v2v_args::Vddk;
+
+/// The setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum TrustMode {
+    /// By what is given: `no_verify=1` in the URL, a CA file, a thumbprint; else the system's CAs.
+    #[default]
+    Auto,
+    /// A certificate under the given CA, or one of the system's.
+    Ca,
+    /// The certificate with the given thumbprint.
+    Thumbprint,
+    /// Any certificate.
+    Insecure,
+}
+
+/// What the user gave.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// `vpx://` or `esx://`.
+    pub url: String,
+    /// The setting.
+    pub mode: TrustMode,
+    /// The thumbprint.
+    pub thumbprint: Option<Fingerprint>,
+    /// CA certificates.
+    pub ca: Option<PathBuf>,
+    /// A path in the URL's `cacert=` that is not a file of the user's but where we put the CA.
+    pub ca_link: Option<PathBuf>,
+}
+
+/// Which certificates HTTPS clients are to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anchors {
+    /// Those of the system.
+    System,
+    /// Those in this file, no others.
+    File(PathBuf),
+    /// This certificate (PEM), no others.
+    Pinned(Vec<u8>),
+    /// Nothing is verified.
+    None,
+}
+
+/// A server that passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// For libvirt and virt-v2v.
+    pub url: String,
+    /// `ca`, `thumbprint` or `insecure`.
+    pub trust: &'static str,
+    /// For HTTPS clients.
+    pub anchors: Anchors,
+    /// SHA-1, for VDDK.
+    pub thumbprint: Option<String>,
+    /// Where it is not 443.
+    pub port: Option<u16>,
+    /// Belongs into the result.
+    pub warnings: Vec<String>,
+}
+
+impl Access {
+    /// virt-v2v's options for a transport; `None` for HTTPS.
+    pub fn vddk(&self, transport: &Transport, config: Option<PathBuf>) -> Option<Vddk> {
+        let Transport::Vddk(vddk) = transport else { return None };
+        Some(Vddk {
+            libdir: vddk.libdir.clone(),
+            thumbprint: self.thumbprint.clone(),
+            config,
+            transports: vddk.transports.map(str::to_owned),
+            port: self.port,
+        })
+    }
+}
+
+const CHECK: &str = "trust";
+/// A pod's network may take a moment to come up.
+const ATTEMPTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+const INSECURE: &str = "give the CA certificate (cacert in the secret) or the thumbprint (V2V_fingerprint); v2v-pod thumbprint HOST shows it";
+
+/// What was given, as one of three ways to trust, with the URL that says the same to libvirt. Pure.
+pub fn resolve(given: &Given) -> Result<(Trust, String), Failure> {
+    let unverified = query(&given.url, "no_verify").is_some_and(|v| v == "1");
+    let in_url = query(&given.url, "cacert").map(PathBuf::from);
+    let in_url = in_url.filter(|p| given.ca_link.as_ref() != Some(p));
+    let file = given.ca.clone().or(in_url);
+    let pin = given.thumbprint;
+    let mode = match given.mode {
+        TrustMode::Auto if unverified => TrustMode::Insecure,
+        TrustMode::Auto if file.is_some() || pin.is_none() => TrustMode::Ca,
+        TrustMode::Auto => TrustMode::Thumbprint,
+        mode => mode,
+    };
+    let trust = match (mode, pin) {
+        (TrustMode::Insecure, pin) => Trust::Insecure { thumbprint: pin },
+        (TrustMode::Thumbprint, Some(pin)) => Trust::Thumbprint(pin),
+        (TrustMode::Thumbprint, None) => {
+            return Err(Failure::new(Class::Config, "trust by thumbprint needs a thumbprint")
+                .advise(
+                    "give it (V2V_fingerprint, --thumbprint); v2v-pod thumbprint HOST shows it",
+                ));
+        }
+        // Asked for by name, the CA alone decides; else both must agree.
+        _ => Trust::Ca { file, pin: pin.filter(|_| given.mode == TrustMode::Auto) },
+    };
+    let url = match mode {
+        TrustMode::Insecure if unverified => given.url.clone(),
+        TrustMode::Insecure => with_no_verify(&given.url),
+        _ => without(&given.url, "no_verify"),
+    };
+    Ok((trust, url))
+}
+
+/// Checks the server; problems go into the report. A URL of another kind (`qemu:///system`) passes as it is.
+pub async fn check(given: &Given, report: &mut Report) -> Option<Access> {
+    let endpoint = match Endpoint::of_url(&given.url) {
+        Ok(endpoint) => endpoint,
+        Err(EndpointError::Scheme(_)) => return Some(untouched(given)),
+        Err(e) => {
+            let advice =
+                "a source URL looks like vpx://user@vcenter/DC/Cluster/esx1 or esx://root@esx1";
+            let message = format!("the URL of the source: {}", datapath::error_chain(&e));
+            report.problem(CHECK, Failure::new(Class::Config, message).advise(advice));
+            return None;
+        }
+    };
+    let (trust, url) = match resolve(given) {
+        Ok(resolved) => resolved,
+        Err(failure) => {
+            report.problem(CHECK, failure);
+            return None;
+        }
+    };
+    let trusted = match look(&trust, &endpoint, Endpoint::esxi_host(&given.url).as_ref()).await {
+        Ok(trusted) => trusted,
+        Err(failure) => {
+            report.problem(CHECK, failure);
+            return None;
+        }
+    };
+    if let Some(problem) = &trusted.https_problem {
+        let advice = "name the server in the URL as its certificate does, or give it a certificate that fits; libvirt and curl would refuse it";
+        report.problem(CHECK, Failure::new(Class::Trust, problem).advise(advice));
+        return None;
+    }
+    say(&trust, &endpoint, &trusted, report);
+    Some(Access {
+        url,
+        trust: name(&trust),
+        anchors: anchors(&trust, &trusted),
+        thumbprint: trusted.thumbprint.as_ref().map(ToString::to_string),
+        port: (endpoint.port != 443).then_some(endpoint.port),
+        warnings: if matches!(trust, Trust::Insecure { .. }) {
+            trusted.warnings
+        } else {
+            Vec::new()
+        },
+    })
+}
+
+fn untouched(given: &Given) -> Access {
+    Access {
+        url: given.url.clone(),
+        trust: "none",
+        anchors: Anchors::System,
+        thumbprint: given.thumbprint.as_ref().map(ToString::to_string),
+        port: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// What is only unreachable is tried again: for a short time, since a person may be waiting.
+async fn look(
+    trust: &Trust,
+    endpoint: &Endpoint,
+    other: Option<&Endpoint>,
+) -> Result<Trusted, Failure> {
+    let limits = Limits::default();
+    for wait in ATTEMPTS {
+        match trust::check(trust, endpoint, other, &limits).await.map_err(Failure::from) {
+            Err(failure) if failure.class == Class::Network => {
+                tracing::info!("{failure}; trying again in {} s", wait.as_secs());
+            }
+            result => return result,
+        }
+        tokio::time::sleep(wait).await;
+    }
+    Ok(trust::check(trust, endpoint, other, &limits).await?)
+}
+
+fn say(trust: &Trust, endpoint: &Endpoint, trusted: &Trusted, report: &mut Report) {
+    match trust {
+        Trust::Insecure { .. } => report.note(CHECK, trusted.warnings.join("; "), INSECURE),
+        Trust::Ca { file, .. } => {
+            let by =
+                file.as_ref().map_or("the system's CAs".to_owned(), |f| f.display().to_string());
+            report.ok(CHECK, format!("{endpoint} verified by {by}"));
+        }
+        Trust::Thumbprint(_) => report.ok(CHECK, format!("{endpoint} verified by its thumbprint")),
+    }
+}
+
+fn name(trust: &Trust) -> &'static str {
+    match trust {
+        Trust::Ca { .. } => "ca",
+        Trust::Thumbprint(_) => "thumbprint",
+        Trust::Insecure { .. } => "insecure",
+    }
+}
+
+fn anchors(trust: &Trust, trusted: &Trusted) -> Anchors {
+    match (trust, &trusted.anchor_pem) {
+        (Trust::Insecure { .. }, _) => Anchors::None,
+        (_, Some(pem)) => Anchors::Pinned(pem.clone()),
+        (Trust::Ca { file: Some(file), .. }, None) => Anchors::File(file.clone()),
+        (_, None) => Anchors::System,
+    }
+}
+
+/// The value of a parameter of a URL, decoded.
+fn query(url: &str, name: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+/// The URL, unchanged but for a parameter. libvirt's own quoting must stay as it is.
+fn without(url: &str, name: &str) -> String {
+    let Some((base, query)) = url.split_once('?') else { return url.to_owned() };
+    let is_it = |part: &&str| part.split('=').next() == Some(name);
+    let kept: Vec<&str> =
+        query.split('&').filter(|part| !is_it(part) && !part.is_empty()).collect();
+    if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
+}
+
+fn with_no_verify(url: &str) -> String {
+    let url = without(url, "no_verify");
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}no_verify=1")
+}
+
+/// Names the real CA file in the URL of a libvirt that reads it from there.
+pub fn with_ca(url: &str, link: &Path, file: &Path) -> String {
+    url.replace(&format!("cacert={}", link.display()), &format!("cacert={}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA1: &str = "AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD";
+
+    fn given(url: &str) -> Given {
+        Given {
+            url: url.to_owned(),
+            mode: TrustMode::Auto,
+            thumbprint: None,
+            ca: None,
+            ca_link: Some("/opt/ca-bundle.crt".into()),
+        }
+    }
+
+    fn pin() -> Fingerprint {
+        SHA1.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_given_decides() {
+        let url = "vpx://u@vc/DC/h?cacert=/opt/ca-bundle.crt";
+        let mut g = given(url);
+        assert_eq!(resolve(&g).unwrap(), (Trust::Ca { file: None, pin: None }, url.to_owned()));
+        g.thumbprint = Some(pin());
+        assert_eq!(resolve(&g).unwrap().0, Trust::Thumbprint(pin()));
+        g.ca = Some("/etc/secret/cacert".into());
+        assert_eq!(resolve(&g).unwrap().0, Trust::Ca { file: g.ca.clone(), pin: Some(pin()) });
+        g.url = "vpx://u@vc/DC/h?no_verify=1".to_owned();
+        assert_eq!(
+            resolve(&g).unwrap(),
+            (Trust::Insecure { thumbprint: Some(pin()) }, g.url.clone())
+        );
+        let own = given("esx://u@h?cacert=/my/ca.pem&no_verify=0");
+        let (trust, url) = resolve(&own).unwrap();
+        assert_eq!(trust, Trust::Ca { file: Some("/my/ca.pem".into()), pin: None });
+        assert_eq!(url, "esx://u@h?cacert=/my/ca.pem");
+    }
+
+    #[test]
+    fn the_setting_wins_and_the_url_says_the_same() {
+        let mut g = given("vpx://u@vc/DC/h?no_verify=1&auto_answer=1");
+        g.mode = TrustMode::Thumbprint;
+        assert_eq!(resolve(&g).unwrap_err().class, Class::Config);
+        g.thumbprint = Some(pin());
+        let (trust, url) = resolve(&g).unwrap();
+        assert_eq!(
+            (trust, url.as_str()),
+            (Trust::Thumbprint(pin()), "vpx://u@vc/DC/h?auto_answer=1")
+        );
+        g.mode = TrustMode::Ca;
+        assert_eq!(resolve(&g).unwrap().0, Trust::Ca { file: None, pin: None });
+        g.mode = TrustMode::Insecure;
+        g.url = "esx://u@h".to_owned();
+        assert_eq!(resolve(&g).unwrap().1, "esx://u@h?no_verify=1");
+    }
+
+    #[tokio::test]
+    async fn other_urls_pass_as_they_are_and_bad_ones_are_named() {
+        let mut report = Report::default();
+        let access = check(&given("qemu:///system"), &mut report).await.unwrap();
+        assert_eq!((access.trust, access.url.as_str()), ("none", "qemu:///system"));
+        assert!(check(&given("vpx://"), &mut report).await.is_none());
+        assert_eq!(report.failure().unwrap().class, Class::Config);
+    }
+}
