@@ -1,5 +1,5 @@
 //! Error codes of the VIX family and their texts, as VDDK's own documentation lists them (doc/errors/errors.html of
-//! 6.7; 14014 and 14015 are newer). VDDK's logs show the texts without the full stop.
+//! 6.7; 14014 and 14015 are newer and their texts are a guess). VDDK's logs show the texts without the full stop.
 
 /// What every function of the library returns. The code is in the lower 16 bits.
 pub type VixError = u64;

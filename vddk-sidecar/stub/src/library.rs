@@ -73,18 +73,7 @@ pub fn init(log: Log, lib_dir: Option<&Path>) -> Result<()> {
         "VixDiskLib: Using transport modes from DiskLib: {}.",
         settings.transport_modes
     ));
-    let library = Arc::new(Library {
-        total: Bucket::new(settings.bandwidth_total),
-        faults: Faults::new(&settings.faults),
-        transport_modes: CString::new(settings.transport_modes.clone()).unwrap_or_default(),
-        settings,
-        log,
-        pid: std::process::id(),
-        background: Mutex::default(),
-        opening: AtomicBool::new(false),
-        connections: Mutex::default(),
-        disks: Mutex::default(),
-    });
+    let library = Arc::new(Library::new(settings, log));
     library.misbehave(Function::InitEx);
     if let Some(code) = library.fault(Function::InitEx, When::Call, 0, 0) {
         return Err(code);
@@ -122,6 +111,21 @@ pub fn exit() {
 }
 
 impl Library {
+    fn new(settings: Settings, log: Log) -> Self {
+        Self {
+            total: Bucket::new(settings.bandwidth_total),
+            faults: Faults::new(&settings.faults),
+            transport_modes: CString::new(settings.transport_modes.as_str()).unwrap_or_default(),
+            settings,
+            log,
+            pid: std::process::id(),
+            background: Mutex::default(),
+            opening: AtomicBool::new(false),
+            connections: Mutex::default(),
+            disks: Mutex::default(),
+        }
+    }
+
     /// VDDK has threads from `InitEx` on; a process that forks after it has none. Being there is all this one does.
     fn start_background(&self) -> Result<()> {
         let (stop, stopped) = channel::<()>();
@@ -237,4 +241,20 @@ impl Library {
 /// A result as the client gets it.
 pub fn code(result: Result<()>) -> VixError {
     result.err().unwrap_or(OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_and_close_admit_one() {
+        let library = Library::new(Settings::default(), Log::default());
+        let inside = library.exclusive(Function::Open, || {
+            assert_eq!(library.exclusive(Function::Close, || Ok(())), Err(OBJECT_IS_BUSY));
+            Ok(7)
+        });
+        assert_eq!(inside, Ok(7));
+        assert_eq!(library.exclusive(Function::Close, || Ok(())), Ok(()));
+    }
 }

@@ -99,7 +99,20 @@ pub struct Fault {
 
 /// A password. It has no way into a log.
 #[derive(Clone, Deserialize)]
+#[serde(try_from = "serde_json::Value")]
 pub struct Secret(String);
+
+/// Not serde's own way: its error about another type would show the value.
+impl TryFrom<serde_json::Value> for Secret {
+    type Error = &'static str;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, Self::Error> {
+        match value {
+            serde_json::Value::String(text) => Ok(Self(text)),
+            _ => Err("a password or cookie must be a string"),
+        }
+    }
+}
 
 impl Secret {
     /// Whether this is the password.
@@ -308,6 +321,8 @@ mod tests {
         assert_eq!(settings.datastores["b"], Path::new("/abs"));
         assert!(settings.password.as_ref().unwrap().is(b"s3cret"));
         assert!(!format!("{settings:?}").contains("s3cret"));
+        let error = Settings::parse(r#"{"password": 1234567}"#, dir.path()).unwrap_err();
+        assert!(error.contains("must be a string") && !error.contains("1234567"), "{error}");
     }
 
     #[test]
