@@ -14,6 +14,7 @@ use crate::log::{Logging, Style};
 use crate::pod;
 use crate::sinks::{live, metrics, terminal::Terminal};
 use crate::supervise::stop::Stop;
+use crate::trust;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
@@ -40,6 +41,18 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         Ok(Invocation::Command(Command::Convert(args))) => convert(&args, &env).await,
         Ok(Invocation::Command(Command::Copy(args))) => {
             copy::run(&args, &pod::temp_base(&env)).await
+        }
+        Ok(Invocation::Command(Command::Thumbprint(args))) => {
+            match trust::command::run(&args).await {
+                Ok(text) => {
+                    say(&mut io::stdout(), text.trim_end());
+                    0
+                }
+                Err(failure) => {
+                    report_failure(&failure);
+                    failure.class.exit_code()
+                }
+            }
         }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
     }
