@@ -2,7 +2,7 @@
 # Usage: images/build.sh [--base-only | --print-base]
 # Builds localhost/v2v-pod:latest with buildah, as root, on Debian 12 or 13; works without a container registry.
 #   BASE_IMAGE  the Debian 13 image to start from (default debian:trixie-slim; "none" = do not ask a registry)
-#   BINARY      the entrypoint's binary (default target/release/v2v-pod)
+#   BINARY      the entrypoint's binary (default target/release/v2v-pod); vddk-sidecar is taken from beside it
 #   IMAGE       the name of the result (default localhost/v2v-pod:latest)
 #   BUILD_LOG   a file for the output of debootstrap and apt (default standard error)
 set -euo pipefail
@@ -93,6 +93,9 @@ if have "$BASE"; then say "base cached: $BASE"; else build_base; fi
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "$BINARY" "$context/v2v-pod"
+sidecar=$(dirname "$BINARY")/vddk-sidecar
+[ -x "$sidecar" ] || { say "$sidecar is missing: build it first (cargo build --release)"; exit 1; }
+cp "$sidecar" "$context/"
 buildah bud --quiet --isolation chroot "${limits[@]}" --pull-never --format oci --build-arg "BASE_IMAGE=$BASE" \
     --file "$here/Containerfile" --tag "$IMAGE" "$context" >/dev/null
 say "built $IMAGE"

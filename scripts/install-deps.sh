@@ -9,6 +9,7 @@ say() { printf 'install-deps: %s\n' "$*"; }
 die() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
 
 minimum_rust=1.89 # rust-version in Cargo.toml
+minimum_go=1.19 # in tests/lab/vcenter/go.mod
 
 # libssl: TLS of the NBD client.
 build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
@@ -44,14 +45,25 @@ add_rust() {
     wanted+=("$clippy" "$rustfmt")
 }
 
+# For the simulated vCenter (tests/lab/vcenter.sh). Debian 12's Go is new enough; one that is there already is used.
+add_go() {
+    local version
+    version=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || true
+    if [ -n "$version" ] && dpkg --compare-versions "${version#go}" ge "$minimum_go"; then
+        say "lab: $version is on the PATH"
+    else
+        wanted+=(golang-go)
+    fi
+}
+
 [ $# -gt 0 ] || usage
 wanted=()
 for group in "$@"; do
     case $group in
     build) wanted+=("${build_packages[@]}"); add_rust ;;
     image) wanted+=("${image_packages[@]}") ;;
-    lab) wanted+=("${lab_packages[@]}") ;;
-    all) wanted+=("${build_packages[@]}" "${image_packages[@]}" "${lab_packages[@]}"); add_rust ;;
+    lab) wanted+=("${lab_packages[@]}"); add_go ;;
+    all) wanted+=("${build_packages[@]}" "${image_packages[@]}" "${lab_packages[@]}"); add_rust; add_go ;;
     *) usage ;;
     esac
 done

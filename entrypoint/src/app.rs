@@ -14,6 +14,7 @@ use crate::log::{Logging, Style};
 use crate::pod;
 use crate::sinks::{live, metrics, terminal::Terminal};
 use crate::supervise::stop::Stop;
+use crate::trust;
 use crate::vddk::{self, command::VddkCommand};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -42,19 +43,27 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         Ok(Invocation::Command(Command::Copy(args))) => {
             copy::run(&args, &pod::temp_base(&env)).await
         }
+        Ok(Invocation::Command(Command::Thumbprint(args))) => {
+            printed(trust::command::run(&args).await.map(|text| (text, None)))
+        }
         Ok(Invocation::Command(Command::Vddk(VddkCommand::Probe(args)))) => {
-            match vddk::command::run(&args).await {
-                Ok((text, failure)) => {
-                    say(&mut io::stdout(), text.trim_end());
-                    failure.map_or(0, |f| f.class.exit_code())
-                }
-                Err(failure) => {
-                    report_failure(&failure);
-                    failure.class.exit_code()
-                }
-            }
+            printed(vddk::command::run(&args).await)
         }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
+    }
+}
+
+/// Prints a report, or why there is none; the exit code.
+fn printed(result: Result<(String, Option<Failure>), Failure>) -> u8 {
+    match result {
+        Ok((text, failure)) => {
+            say(&mut io::stdout(), text.trim_end());
+            failure.map_or(0, |f| f.class.exit_code())
+        }
+        Err(failure) => {
+            report_failure(&failure);
+            failure.class.exit_code()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::guest::image::ImageFormat;
 use crate::trust::Fingerprint;
 use crate::vddk::command::VddkCommand;
 use crate::vsphere::access::TrustMode;
+use crate::trust::command::{THUMBPRINT_HELP, ThumbprintArgs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ Examples:
       copy a disk as it is, and compare
   v2v-pod preflight
       check this pod or machine: volumes, secrets, tools, appliance, KVM
+  v2v-pod thumbprint vcenter.example.com
+      show the server's certificate, and whether it verifies
   V2V_source=ova V2V_vmName=web V2V_diskPath=/ova/web.ova v2v-pod
       pod mode, onto /dev/block0 … or /mnt/disks/disk0 …";
 
@@ -69,6 +72,9 @@ pub enum Command {
     /// Look at VMware's VDDK: is it usable here?
     #[command(subcommand)]
     Vddk(VddkCommand),
+    /// Show the certificate of vCenter or an ESXi host, and whether it verifies
+    #[command(long_about = THUMBPRINT_HELP)]
+    Thumbprint(ThumbprintArgs),
 }
 
 const PREFLIGHT_HELP: &str = "\
@@ -336,9 +342,13 @@ mod tests {
 
     #[test]
     fn help_teaches_at_each_level() {
-        for args in
-            [&["--help"][..], &["convert", "--help"], &["copy", "--help"], &["preflight", "--help"]]
-        {
+        for args in [
+            &["--help"][..],
+            &["convert", "--help"],
+            &["copy", "--help"],
+            &["preflight", "--help"],
+            &["thumbprint", "--help"],
+        ] {
             let text = parsed(args).unwrap_err().to_string();
             assert!(text.contains("Examples:"), "{text}");
         }

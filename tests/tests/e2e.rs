@@ -222,8 +222,8 @@ fn check_links(pod: &mut Pod, work: &Path) {
         let found = link(work, name);
         pod.check(found == target, format_args!("{name} leads to {target}, not {found:?}"));
     }
-    let message = work.join("termination-message");
-    pod.check(!message.exists(), "a success leaves no termination message");
+    let message = pod.termination();
+    pod.check(message["outcome"] == "succeeded", format_args!("the termination message: {message}"));
 }
 
 fn check_log(pod: &mut Pod) {

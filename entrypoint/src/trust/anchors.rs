@@ -10,9 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Where distributions keep all their CA certificates in one file: Debian, Fedora.
-const BUNDLES: [&str; 2] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+/// Where all CA certificates of the system are in one file: in our image, where the usual place leads to what an earlier run
+/// trusted; on Debian; on Fedora.
+const BUNDLES: [&str; 3] = [
+    "/etc/pki/tls/certs/ca-bundle.crt.bak",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
 /// More subjects than this are counted, not listed.
 const LISTED: usize = 3;
 

@@ -11,11 +11,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
 use url::Host;
+
+/// The rest of a line comes with its beginning, or not at all.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How long a server may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub enum ConnectError {
         seconds: f64,
     },
     /// Closed without a word.
-    #[error("{endpoint} ({address}) closed the connection before the TLS handshake was done")]
+    #[error("{} closed the connection before the TLS handshake was done", .endpoint.at(.address.ip()))]
     Closed {
         /// The server.
         endpoint: Endpoint,
@@ -88,7 +91,7 @@ pub enum ConnectError {
         address: SocketAddr,
     },
     /// It speaks something else.
-    #[error("{endpoint} ({address}) does not speak TLS: it answers {answer:?}")]
+    #[error("{} does not speak TLS: it answers {answer:?}", .endpoint.at(.address.ip()))]
     NotTls {
         /// The server.
         endpoint: Endpoint,
@@ -98,7 +101,7 @@ pub enum ConnectError {
         answer: String,
     },
     /// Neither TLS 1.2 nor 1.3.
-    #[error("{endpoint} ({address}) offers only {offered}; TLS 1.2 is the oldest that is accepted")]
+    #[error("{} offers only {offered}; TLS 1.2 is the oldest that is accepted", .endpoint.at(.address.ip()))]
     TooOld {
         /// The server.
         endpoint: Endpoint,
@@ -108,7 +111,7 @@ pub enum ConnectError {
         offered: &'static str,
     },
     /// TLS, but no agreement.
-    #[error("the TLS handshake with {endpoint} ({address}) failed")]
+    #[error("the TLS handshake with {} failed", .endpoint.at(.address.ip()))]
     Handshake {
         /// The server.
         endpoint: Endpoint,
@@ -118,7 +121,7 @@ pub enum ConnectError {
         source: openssl::ssl::Error,
     },
     /// Its certificate cannot be read.
-    #[error("{endpoint} ({address}) presents no certificate that can be read")]
+    #[error("{} presents no certificate that can be read", .endpoint.at(.address.ip()))]
     Certificate {
         /// The server.
         endpoint: Endpoint,
@@ -181,12 +184,15 @@ pub(super) async fn handshake(
     let tap = Tap { stream, head: Vec::with_capacity(HEAD_BYTES) };
     let mut tls = SslStream::new(ssl, tap)?;
     let outcome = timeout(limit, Pin::new(&mut tls).connect()).await;
-    let endpoint = endpoint.clone();
     let source = match outcome {
         Ok(Ok(())) => return Ok(tls),
         Ok(Err(e)) => Some(e),
         Err(_) => None,
     };
+    let endpoint = endpoint.clone();
+    if matches!(greeting::read(&tls.get_ref().head), Greeting::NotTls(_)) {
+        tls.get_mut().read_line().await;
+    }
     Err(match (greeting::read(&tls.get_ref().head), source) {
         (Greeting::NotTls(answer), _) => ConnectError::NotTls { endpoint, address, answer },
         (_, None) => {
@@ -206,6 +212,16 @@ pub(super) async fn handshake(
 pub(super) struct Tap {
     stream: TcpStream,
     head: Vec<u8>,
+}
+
+impl Tap {
+    /// OpenSSL stops reading where it sees that this is not TLS; people want to see the rest.
+    async fn read_line(&mut self) {
+        let mut more = [0; HEAD_BYTES];
+        let reading = timeout(LAST_WORDS, AsyncReadExt::read(self, &mut more));
+        // What there is, is in the head.
+        let _ = reading.await;
+    }
 }
 
 impl AsyncRead for Tap {

@@ -93,6 +93,11 @@ impl Endpoint {
         }
     }
 
+    /// With the address that answers to a name: `vcenter:443 (10.0.0.5)`.
+    pub(super) fn at(&self, address: IpAddr) -> String {
+        if self.ip() == Some(address) { self.to_string() } else { format!("{self} ({address})") }
+    }
+
     /// The address, when it is not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         match self.host {
@@ -234,8 +239,10 @@ mod tests {
     fn names_for_certificates() {
         let endpoint: Endpoint = "vcenter.x.".parse().unwrap();
         assert_eq!((endpoint.name(), endpoint.ip()), (Some("vcenter.x"), None));
+        assert_eq!(endpoint.at("10.0.0.5".parse().unwrap()), "vcenter.x.:443 (10.0.0.5)");
         let endpoint: Endpoint = "[::1]:5".parse().unwrap();
         assert_eq!((endpoint.name(), endpoint.ip()), (None, "::1".parse().ok()));
+        assert_eq!(endpoint.at("::1".parse().unwrap()), "[::1]:5");
     }
 
     proptest! {

@@ -98,12 +98,12 @@ fn names(peer: &Peer) -> String {
 
 impl fmt::Display for NotVerified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Peer { endpoint, address, subject, .. } = &self.peer;
+        let (place, subject) = (self.peer.place(), &self.peer.subject);
         let problems: Vec<String> =
             self.problems().iter().map(|p| problem_text(&self.peer, p)).collect();
         write!(
             f,
-            "the certificate of {endpoint} ({address}; {subject}) does not verify with {}: {}",
+            "the certificate {subject} of {place} does not verify with {}: {}",
             self.anchors,
             problems.join("; ")
         )
@@ -112,10 +112,10 @@ impl fmt::Display for NotVerified {
 
 impl fmt::Display for NotPinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Peer { endpoint, address, subject, .. } = &self.peer;
+        let (place, subject) = (self.peer.place(), &self.peer.subject);
         let (kind, expected) = (self.expected.kind(), &self.expected);
         let presented = expected.same_kind(self.peer.leaf());
-        write!(f, "the certificate of {endpoint} ({address}; {subject}) ")?;
+        write!(f, "the certificate {subject} of {place} ")?;
         if let Some(anchors) = &self.verified {
             write!(f, "is valid under {anchors}, but it ")?;
         }
@@ -131,7 +131,7 @@ impl fmt::Display for NotPinned {
             Owner::Other(other) => write!(
                 f,
                 "; the given one is that of the ESXi host {other}, and {}'s is needed",
-                endpoint.host
+                self.peer.endpoint.host
             ),
         }
     }

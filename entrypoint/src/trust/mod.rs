@@ -6,6 +6,7 @@
 //! anybody else.
 
 pub mod anchors;
+pub mod command;
 pub mod connect;
 pub mod endpoint;
 mod error;

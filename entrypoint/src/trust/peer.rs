@@ -207,6 +207,11 @@ impl Peer {
         self.verification == Verification::Verified
     }
 
+    /// The server as it was asked for, and the address that answered.
+    pub fn place(&self) -> String {
+        self.endpoint.at(self.address.ip())
+    }
+
     /// Past its end.
     pub fn expired(&self) -> bool {
         self.not_after < self.seen

@@ -6,10 +6,11 @@
 //!
 //! Rooms: `lab` (what all tests share: image, guests, turns, ports), `volume` (block devices and
 //! folders), `pod` (one container), `process` (what runs in it), `watch` (what a controller and a
-//! viewer see while it runs).
+//! viewer see while it runs), `vcenter` (a simulated vCenter that serves real disks, and VDDK's stand-in).
 
 pub mod lab;
 pub mod pod;
 pub mod process;
+pub mod vcenter;
 pub mod volume;
 pub mod watch;

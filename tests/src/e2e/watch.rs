@@ -98,14 +98,14 @@ impl Seen {
         for process in namespace.processes() {
             let place = format!("arguments of {}", process.name);
             self.secret_in(&place, &process.arguments, secret);
-            if process.is_ours() {
-                continue;
-            }
             self.secret_in(
                 &format!("environment of {}", process.name),
                 &process.environment,
                 secret,
             );
+            if process.is_ours() {
+                continue;
+            }
             for variable in process.variables().filter(|v| v.starts_with("V2V_")) {
                 self.leaks.insert(format!("{variable} in the environment of {}", process.name));
             }

@@ -1,0 +1,157 @@
+//! A vCenter with a guest on it, a CA of its own, and a VDDK (the stand-in) for its disks.
+
+use super::lab::{free_port, lab, root, said};
+use super::volume::must;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// Who may log in.
+pub const USER: &str = "administrator@vsphere.local";
+/// Where the datastore is in the pod, for the stand-in.
+pub const STORE: &str = "/datastore";
+/// VDDK's folder.
+pub const DISTRIB: &str = "vmware-vix-disklib-distrib";
+/// In the line with which it says that it listens.
+const READY: &str = "\"url\"";
+
+/// A running vCenter; ends when dropped.
+#[derive(Debug)]
+pub struct VCenter {
+    dir: TempDir,
+    child: Child,
+    /// Its port, on every address of this machine.
+    pub port: u16,
+    /// SHA-1 of its certificate.
+    pub thumbprint: String,
+}
+
+impl VCenter {
+    /// Starts one whose password is this, with the lab's guest as VM `web`.
+    pub fn start(password: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("v2v-vcenter.").tempdir_in("/var/tmp").unwrap();
+        let store = dir.path().join("store/web");
+        fs::create_dir_all(&store).unwrap();
+        for name in ["boot", "data"] {
+            let flat = store.join(format!("{name}-flat.vmdk"));
+            let image = lab().guest.join(format!("{name}.img"));
+            // A symbolic link would lead out of what the pod sees.
+            if fs::hard_link(&image, &flat).is_err() {
+                must(Command::new("cp").arg("--sparse=always").arg(&image).arg(&flat));
+            }
+        }
+        certificates(dir.path());
+        let port = free_port();
+        let config = json!({
+            "mode": "vpx", "listen": format!("127.0.0.1:{port}"),
+            "certificate": "server.pem", "key": "server.key", "user": USER, "password": password,
+            "datacenter": "DC", "cluster": "Cluster", "host": "esx1.example.com",
+            "datastores": [{"name": "ds 1", "directory": "store"}],
+            "vms": [{
+                "name": "web", "uuid": "42000000-1111-2222-3333-444455556666",
+                "nics": [{"network": "VM Network", "mac": "00:50:56:aa:bb:01"}],
+                "disks": [{"path": "[ds 1] web/boot.vmdk"}, {"path": "[ds 1] web/data.vmdk"}],
+            }],
+        });
+        let file = dir.path().join("lab.json");
+        fs::write(&file, config.to_string()).unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let mut child = Command::new(program())
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        assert!(line.contains(READY), "the vCenter does not start: {line}{log}");
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let thumbprint = ready["thumbprint"].as_str().unwrap().to_owned();
+        Self { dir, child, port, thumbprint }
+    }
+
+    /// For `V2V_libvirtURL`; `host` is `localhost` or `127.0.0.1`.
+    pub fn url(&self, host: &str, query: &str) -> String {
+        format!("vpx://administrator%40vsphere.local@{host}:{}/DC/Cluster/esx1.example.com{query}", self.port)
+    }
+
+    /// The certificate of its CA.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Its own certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("server.pem")
+    }
+
+    /// The folder behind its datastore.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// What the stand-in for VDDK must know to serve this vCenter's disks.
+    pub fn stub_settings(&self, password: &str) -> Value {
+        json!({
+            "datastores": {"ds 1": format!("{STORE}")}, "server": "localhost", "user": USER,
+            "password": password, "thumbprint": self.thumbprint,
+        })
+    }
+}
+
+impl Drop for VCenter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> PathBuf {
+    let output = Command::new(root().join("tests/lab/vcenter.sh")).arg("build").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// A CA and a certificate of it for `localhost` and 127.0.0.1.
+fn certificates(dir: &Path) {
+    let script = r#"
+        key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1"; }
+        key ca.key; key server.key
+        openssl req -x509 -new -key ca.key -subj '/CN=v2v lab CA' -days 30 -out ca.pem
+        openssl req -new -key server.key -subj '/CN=vcenter.lab' -out server.csr
+        printf 'subjectAltName=DNS:localhost,DNS:vcenter.lab,IP:127.0.0.1\n' >names
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 30 -extfile names -out server.pem
+    "#;
+    let output = Command::new("bash").args(["-euc", script]).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// A tree as VMware's archive has it, with the stand-in as its library.
+pub fn vddk_tree(dir: &Path, settings: &Value) -> PathBuf {
+    let library = root().join("target/release/libvixDiskLib.so");
+    assert!(library.is_file(), "{} is missing; run cargo build --release", library.display());
+    let tree = dir.join(DISTRIB);
+    let lib64 = tree.join("lib64");
+    fs::create_dir_all(&lib64).unwrap();
+    fs::copy(library, lib64.join("libvixDiskLib.so.8.0.3")).unwrap();
+    symlink("libvixDiskLib.so.8.0.3", lib64.join("libvixDiskLib.so.8")).unwrap();
+    symlink("libvixDiskLib.so.8", lib64.join("libvixDiskLib.so")).unwrap();
+    fs::write(tree.join("stub.json"), settings.to_string()).unwrap();
+    tree
+}
+
+/// Runs a shell script in the conversion image, as the pod's user.
+pub fn in_image(options: &[&str], script: &str) -> (bool, String) {
+    let mut words = vec!["v2v_podman_run", "--entrypoint", "bash"];
+    words.extend(options);
+    words.extend(["--", "-c", script]);
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    let output = super::lab::podman_sh(&words).output().unwrap();
+    (output.status.success(), said(&output))
+}
