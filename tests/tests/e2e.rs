@@ -223,7 +223,10 @@ fn check_links(pod: &mut Pod, work: &Path) {
         pod.check(found == target, format_args!("{name} leads to {target}, not {found:?}"));
     }
     let message = pod.termination();
-    pod.check(message["outcome"] == "succeeded", format_args!("the termination message: {message}"));
+    pod.check(
+        message["outcome"] == "succeeded",
+        format_args!("the termination message: {message}"),
+    );
 }
 
 fn check_log(pod: &mut Pod) {

@@ -15,6 +15,9 @@ pub enum Verdict {
     Passing(&'static Code),
 }
 
+/// What nbdkit calls a request that `ReadAsync` took and did not fulfil.
+const ASYNC: &str = "asynchronous read failed: ";
+
 /// Follows the lines of one tool.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -27,7 +30,7 @@ pub struct Watch {
 impl Watch {
     /// Takes a line of the tool's output.
     pub fn line(&mut self, line: &str) -> Option<Verdict> {
-        if !line.contains("ixDiskLib") && !line.contains("Nfc") {
+        if !["ixDiskLib", "Nfc", ASYNC].iter().any(|w| line.contains(w)) {
             return None;
         }
         if let Some(call) = failed_call(line) {
@@ -67,15 +70,18 @@ impl Watch {
     }
 }
 
-/// `nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: text`, without what stands before the function. Threads cut
-/// each other's lines, so the beginning may be missing.
+/// `nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] a.vmdk: text` and `nbdkit: error: command 5: asynchronous read failed:
+/// text`, from the call on. Threads cut each other's lines, so the beginning may be missing.
 fn failed_call(line: &str) -> Option<&str> {
     if line.contains("debug:") {
         return None;
     }
-    let (_, call) = line.split_once("error: VixDiskLib_")?;
+    if let Some(at) = line.find(ASYNC).filter(|_| line.contains("error: ")) {
+        return line.get(at..);
+    }
+    let at = line.find("error: VixDiskLib_")? + "error: ".len();
     // Asked for only to find out whether it works.
-    (!call.starts_with("QueryAllocatedBlocks")).then_some(call)
+    line.get(at..).filter(|call| !call.starts_with("VixDiskLib_QueryAllocatedBlocks"))
 }
 
 fn wrong_thumbprint(line: &str) -> Failure {
@@ -96,7 +102,7 @@ fn wrong_thumbprint(line: &str) -> Failure {
 /// The failure that a code stands for.
 pub fn failure(code: &Code, call: &str) -> Failure {
     let text = call.split_whitespace().collect::<Vec<_>>().join(" ");
-    let message = format!("VDDK: VixDiskLib_{text} (error {}, {})", code.code, code.name);
+    let message = format!("VDDK: {text} (error {}, {})", code.code, code.name);
     Failure::new(class(code.kind), message).advise(code.remedy)
 }
 
@@ -170,7 +176,7 @@ mod tests {
         let mut watch = Watch::default();
         let nfc = "nbdkit: vddk[3]: debug: NfcFssrvrProcessErrorMsg: received NFC error 5 from server: Failed to allocate the requested 2097176 bytes";
         assert_eq!(watch.line(nfc), Some(Verdict::HostMemory));
-        let lost = "nbdkit: vddk[1]: error: VixDiskLib_ReadAsync: TCP connection lost";
+        let lost = "nbdkit: error: command 402: asynchronous read failed: The connection was lost";
         assert!(matches!(watch.line(lost), Some(Verdict::Passing(c)) if c.code == 14011));
         assert_eq!(watch.passing().unwrap().class, Class::Network);
         let query = "nbdkit: vddk[1]: error: VixDiskLib_QueryAllocatedBlocks: You do not have access rights to this file";

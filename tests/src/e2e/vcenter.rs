@@ -78,7 +78,10 @@ impl VCenter {
 
     /// For `V2V_libvirtURL`; `host` is `localhost` or `127.0.0.1`.
     pub fn url(&self, host: &str, query: &str) -> String {
-        format!("vpx://administrator%40vsphere.local@{host}:{}/DC/Cluster/esx1.example.com{query}", self.port)
+        format!(
+            "vpx://administrator%40vsphere.local@{host}:{}/DC/Cluster/esx1.example.com{query}",
+            self.port
+        )
     }
 
     /// The certificate of its CA.
