@@ -312,3 +312,51 @@ fn the_probe_works_in_the_image() {
     assert_eq!(report["connected"]["size"], 64 * MIB);
     assert_eq!(report["transport_modes"], json!(["file", "nbdssl", "nbd"]));
 }
+
+/// Plays virt-v2v with the real nbdkit and its vddk plugin, so that the fault meets the copy alone.
+const COPY_ONLY: &str = r#"#!/bin/bash
+case "$*" in --machine-readable) echo virt-v2v; echo output:local; exit 0;; --help) exit 0;; esac
+while [ $# -gt 1 ]; do case $1 in -os) os=$2;; -on) name=$2;; esac; shift; done
+dir=$(mktemp -d "$TMPDIR/v2v.XXXXXX")
+trap 'kill $(cat "$dir"/*.pid) 2>/dev/null' EXIT
+truncate -s 64M "$os/$name-sda"
+nbdkit -P "$dir/in.pid" -f -v -U "$dir/in0" -r --filter=blocksize --filter=retry vddk libdir=/opt/vmware-vix-disklib-distrib \
+    server=localhost user=administrator@vsphere.local password=+/etc/secret/secretKey vm=moref=vm-21 thumbprint="$(cat /etc/secret/fp)" \
+    'file=[ds 1] web/data.vmdk' transports=file:nbdssl:nbd maxdata=2M retries=1 retry-delay=1 &
+nbdkit -P "$dir/out.pid" -U "$dir/out0" file "$os/$name-sda"
+until [ -S "$dir/in0" ] && [ -S "$dir/out0" ]; do sleep 0.05; done
+echo '[   1.0] Copying disk 1/1'
+nbdcopy "nbd+unix:///?socket=$dir/in0" "nbd+unix:///?socket=$dir/out0" --requests=64 --flush --progress || exit 1
+echo '<domain type="kvm"><name>guest</name><memory>1048576</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices><disk type="file" device="disk"><driver name="qemu" type="raw"/><source file="'$os/$name-sda'"/><target dev="vda" bus="virtio"/></disk></devices></domain>' >"$os/$name.xml"
+echo '[   2.0] Finishing off'
+"#;
+
+#[test]
+fn a_host_without_nfc_memory_gets_smaller_requests() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::new(&json!({
+        "faults": [{"function": "ReadAsync", "code": 2, "min_bytes": 200_000}],
+    }));
+    let bin = place.scratch.folder("bin");
+    fs::write(bin.join("virt-v2v"), COPY_ONLY).unwrap();
+    must(Command::new("chmod").arg("755").arg(bin.join("virt-v2v")));
+    fs::write(place.scratch.path("secrets/fp"), &place.vcenter.thumbprint).unwrap();
+    let out = place.scratch.folder("out");
+    let mut pod = Request::new(&place.work())
+        .mount_read_only(&place.scratch.path("secrets"), "/etc/secret")
+        .mount_read_only(&place.opt, "/opt")
+        .mount_read_only(&place.vcenter.store(), STORE)
+        .mount_read_only(&bin, "/lab/bin")
+        .mount(&out, "/out")
+        .env("PATH", "/lab/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .command(&["convert", "--log-format", "json", "--verbose", "-i", "disk", "--format", "raw"])
+        .command(&["--name", "guest", "/datastore/web/data-flat.vmdk", "--to", "/out"])
+        .start();
+    pod.ends_with(0, SHORT);
+    let lines = pod.lines();
+    let sizes: Vec<u64> = lines.iter().filter_map(|l| l["request_bytes"].as_u64()).collect();
+    pod.check(sizes.first() == Some(&(256 << 10)), format_args!("smaller requests: {sizes:?}"));
+    pod.check(sizes.last() == Some(&(128 << 10)), format_args!("and smaller ones: {sizes:?}"));
+    let same = same_bytes(&lab().guest.join("data.img"), &out.join("guest-sda"), 64 * MIB);
+    pod.check(same, "the disk is the same");
+}
