@@ -24,7 +24,8 @@ Ask the host that the conversion will ask:
 A certificate that does not verify is shown as well. Compare its thumbprint with the one on the
 server's own console before you give it to anything: somebody between would show you theirs.
   ESXi     openssl x509 -in /etc/vmware/ssl/rui.crt -noout -fingerprint -sha1
-  vCenter  the same command with the machine certificate, in the appliance's shell
+  vCenter  /usr/lib/vmware-vmafd/bin/vecs-cli entry getcert --store MACHINE_SSL_CERT \\
+             --alias __MACHINE_CERT | openssl x509 -noout -fingerprint -sha1
 
 Exits with 0 when a certificate was seen, verified or not (see `verified` with --json), else with
 the code of the failure: 23 when the server cannot be reached, 64 when the CA file is no good.

@@ -31,7 +31,8 @@ impl Moment {
         let amount = match seconds.abs() {
             s if s >= 2 * DAY_S => format!("{} days", s / DAY_S),
             s if s >= 2 * HOUR_S => format!("{} hours", s / HOUR_S),
-            s => format!("{} minutes", s / 60),
+            s if s >= 2 * 60 => format!("{} minutes", s / 60),
+            _ => "a minute".to_owned(),
         };
         if seconds < 0 { format!("in {amount}") } else { format!("{amount} ago") }
     }
@@ -90,7 +91,7 @@ mod tests {
         let now = Moment(10_000_000);
         assert_eq!(Moment(now.0 - 12 * DAY_S - 5).relative(now), "12 days ago");
         assert_eq!(Moment(now.0 + 5 * HOUR_S).relative(now), "in 5 hours");
-        assert_eq!(Moment(now.0 - 90).relative(now), "1 minutes ago");
+        assert_eq!(Moment(now.0 - 90).relative(now), "a minute ago");
     }
 
     proptest! {
