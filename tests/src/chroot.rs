@@ -36,11 +36,18 @@ const DIRS: &[&str] = &[
     HARNESS,
 ];
 
-/// The two binaries of a run.
+/// VDDK's folder in the pod. A case that has it means a usable one: our stand-in is put there.
+const VDDK: &str = "/opt/vmware-vix-disklib-distrib";
+
+/// The binaries of a run.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     /// v2v-pod.
     pub pod: PathBuf,
+    /// `vddk-sidecar`, which v2v-pod expects beside itself.
+    pub sidecar: PathBuf,
+    /// The stand-in for VDDK's library.
+    pub vddk: PathBuf,
     /// `v2v-standin`.
     pub standin: PathBuf,
     /// What they are linked to.
@@ -50,15 +57,21 @@ pub struct Binaries {
 impl Binaries {
     /// Finds out what the two are linked to.
     pub fn new(pod: PathBuf, standin: PathBuf) -> Self {
+        let beside = |name: &str| {
+            let path = pod.with_file_name(name);
+            assert!(path.is_file(), "{} is missing: run cargo build", path.display());
+            path
+        };
+        let (sidecar, vddk) = (beside("vddk-sidecar"), beside("libvixDiskLib.so"));
         let mut libraries = BTreeSet::new();
-        for binary in [&pod, &standin] {
+        for binary in [&pod, &standin, &sidecar, &vddk] {
             let output = Command::new("ldd").arg(binary).output().expect("ldd");
             let text = String::from_utf8_lossy(&output.stdout);
             // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or the loader's path alone.
             libraries
                 .extend(text.split_whitespace().filter(|w| w.starts_with('/')).map(PathBuf::from));
         }
-        Self { pod, standin, libraries: libraries.into_iter().collect() }
+        Self { pod, sidecar, vddk, standin, libraries: libraries.into_iter().collect() }
     }
 }
 
@@ -95,6 +108,10 @@ pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root 
     for (path, file) in &case.files {
         put(root, path, file);
     }
+    let vddk = case.dirs.iter().any(|d| d.starts_with(VDDK));
+    if vddk {
+        text(root, &format!("{VDDK}/stub.json"), "{}");
+    }
     let mut devices = Vec::new();
     let mut blocks = Vec::new();
     for disk in &case.disks {
@@ -115,6 +132,10 @@ pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root 
     let mut binds =
         vec![(binaries.pod.clone(), POD.to_owned()), (binaries.standin.clone(), TOOL.to_owned())];
     binds.extend(TOOLS.iter().map(|t| (binaries.standin.clone(), (*t).to_owned())));
+    binds.push((binaries.sidecar.clone(), format!("{}/vddk-sidecar", parent(POD))));
+    if vddk {
+        binds.push((binaries.vddk.clone(), format!("{VDDK}/lib64/libvixDiskLib.so.8")));
+    }
     binds.extend(binaries.libraries.iter().map(|l| (l.clone(), l.display().to_string())));
     for (_, inside) in &binds {
         text(root, inside, "");
@@ -138,6 +159,10 @@ pub fn build(case: &Case, binaries: &Binaries, pool: &Pool, json: bool) -> Root 
     let script = serde_json::to_string(&script(case, json)).unwrap();
     text(root, SCRIPT, &script);
     Root { drive: drive_file, devices, dir }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn script(case: &Case, json: bool) -> Script {

@@ -58,6 +58,22 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         case: "*",
+        reason: "datapath facts 2.1 (RHEL-54377): VDDK 8 and later crash where /sys/class/scsi_disk is missing, as \
+                 it is here, unless they are told the transports",
+        adjust: transports_for_vddk,
+    },
+    Difference {
+        case: "*",
+        reason: "a server that nobody verified is a warning of the result",
+        adjust: unverified_server_is_a_warning,
+    },
+    Difference {
+        case: "vsphere/cacert",
+        reason: "3.7: the certificate is checked before anything is sent, and this CA file holds none",
+        adjust: refused,
+    },
+    Difference {
+        case: "*",
         reason: "guest customisation is not built (its scripts belong to Forklift), so it cannot fail and warn",
         adjust: no_customisation_warning,
     },
@@ -160,6 +176,36 @@ fn no_empty_thumbprint(case: &mut Case) {
             argv.drain(i - 1..=i);
         }
     }
+}
+
+fn transports_for_vddk(case: &mut Case) {
+    for argv in &mut case.expect_argv {
+        if let Some(i) = argv.iter().position(|w| w.starts_with("vddk-libdir=")) {
+            let option = ["-io", "vddk-transports=file:nbdssl:nbd"].map(str::to_owned);
+            argv.splice(i + 1..=i, option);
+        }
+    }
+}
+
+fn unverified_server_is_a_warning(case: &mut Case) {
+    let url = case.env.get("V2V_libvirtURL").cloned().unwrap_or_default();
+    let Some(answer) = case.expect_http.get_mut("GET /warnings") else { return };
+    if !url.contains("no_verify=1") {
+        return;
+    }
+    let host = url.rsplit_once('@').map_or("", |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    answer.status = 200.into();
+    answer.body = Some(format!(
+        "[{{\"reason\":\"ServerNotVerified\",\"message\":\"the certificate of {host}:443 is not verified, as asked for (insecure)\"}}]"
+    ));
+}
+
+fn refused(case: &mut Case) {
+    case.expect_exit = Some(64);
+    case.expect_argv.clear();
+    case.expect_links = None;
+    case.expect_ca_link = None;
 }
 
 fn extra_arguments_before_the_name(case: &mut Case) {
