@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code)]
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use tokio::process::Command;
 
@@ -12,9 +15,18 @@ use tokio::process::Command;
 ///
 /// The signal follows the *thread* that forked, so commands are started from the main thread only;
 /// the runtime is single-threaded for that reason.
-pub fn prepare_child(command: &mut Command, inherit: Option<RawFd>) {
+///
+/// `mount` is a folder and the one that it covers, for the child alone.
+pub fn prepare_child(
+    command: &mut Command,
+    inherit: Option<RawFd>,
+    mount: Option<(CString, CString)>,
+) {
     let parent = std::process::id();
     let hook = move || {
+        if let Some((folder, over)) = &mount {
+            cover(folder, over)?;
+        }
         if let Some(fd) = inherit {
             // SAFETY: fcntl with integer arguments touches no memory of ours, and the descriptor
             // is open in the child: it was duplicated by fork.
@@ -25,10 +37,20 @@ pub fn prepare_child(command: &mut Command, inherit: Option<RawFd>) {
         die_with(parent)
     };
     // SAFETY: the hook runs between fork and exec and calls only async-signal-safe functions
-    // (fcntl, prctl, getppid); it allocates nothing and takes no lock.
+    // (fcntl, prctl, getppid, unshare, mount); it allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(hook);
     }
+}
+
+/// In the child: a mount namespace of its own, in which one folder covers another. Async-signal-safe: the texts were made
+/// before the fork.
+fn cover(folder: &CStr, over: &CStr) -> std::io::Result<()> {
+    let none: Option<&CStr> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some(folder), over, none, MsFlags::MS_BIND, none)?;
+    Ok(())
 }
 
 /// In the child: SIGTERM when the parent dies. Async-signal-safe.

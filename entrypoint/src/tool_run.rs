@@ -124,6 +124,7 @@ impl Runner {
             dir: &self.tmp,
             grace: self.grace,
             messages: tool.messages,
+            certificates: self.toolbox.certificates(),
         };
         let (opened, is_open) = oneshot::channel();
         let mut ear = Ear::new(self, tool.name, volumes, opened);

@@ -36,6 +36,16 @@ pub enum Accelerator {
 pub struct Toolbox {
     path: OsString,
     env: BTreeMap<OsString, OsString>,
+    certificates: Option<Overlay>,
+}
+
+/// A folder that a tool sees in the place of another.
+#[derive(Debug, Clone)]
+pub struct Overlay {
+    /// What it sees.
+    pub folder: PathBuf,
+    /// In the place of this.
+    pub over: PathBuf,
 }
 
 impl Toolbox {
@@ -62,7 +72,7 @@ impl Toolbox {
             child.insert(name.into(), tmp.clone());
         }
         child.insert("PATH".into(), path.clone());
-        Self { path, env: child }
+        Self { path, env: child, certificates: None }
     }
 
     /// Puts a folder before all others that tools are looked for in.
@@ -72,6 +82,16 @@ impl Toolbox {
         path.push(&self.path);
         self.env.insert("PATH".into(), path.clone());
         self.path = path;
+    }
+
+    /// The tools see this folder of certificates in the place of the system's.
+    pub fn mount_certificates(&mut self, folder: PathBuf, over: PathBuf) {
+        self.certificates = Some(Overlay { folder, over });
+    }
+
+    /// What they see in the place of the system's certificates.
+    pub fn certificates(&self) -> Option<&Overlay> {
+        self.certificates.as_ref()
     }
 
     /// Sets a variable for the tools.
@@ -127,6 +147,7 @@ impl Toolbox {
             dir: Path::new("/"),
             grace: Duration::from_secs(1),
             messages: false,
+            certificates: self.certificates(),
         };
         ask(&spec, args, limit).await
     }

@@ -27,6 +27,12 @@ fn configure(libdir: &Path, json: &str) {
     fs::write(libdir.join("stub.json"), json).unwrap();
 }
 
+/// C for these functions, which all do nothing.
+fn functions(wanted: impl Fn(&str) -> bool) -> String {
+    let code = |s: &&str| format!("int VixDiskLib_{s}(void) {{ return 0; }}");
+    SYMBOLS.iter().filter(|s| wanted(s)).map(code).collect::<Vec<_>>().join("\n")
+}
+
 fn kind(report: &Report) -> ProblemKind {
     report.problem.as_ref().unwrap_or_else(|| panic!("no problem: {}", report.to_text())).kind
 }
@@ -143,11 +149,7 @@ fn an_error_of_init_is_passed_on_with_its_meaning() {
 fn missing_functions_are_listed() {
     let (_dir, libdir, _) = place();
     let file = libdir.join("lib64/libvixDiskLib.so.8.0.3");
-    let code: String = SYMBOLS
-        .iter()
-        .filter(|s| **s != "Wait" && **s != "Flush")
-        .map(|s| format!("int VixDiskLib_{s}(void) {{ return 0; }}\n"))
-        .collect();
+    let code = functions(|s| s != "Wait" && s != "Flush");
     compile(&code, &file, &["-Wl,-soname,libvixDiskLib.so.8"]);
     let report = probe(&settings(&libdir));
     assert_eq!(kind(&report), ProblemKind::MissingSymbols);
@@ -162,8 +164,7 @@ fn missing_libraries_are_listed_all_at_once() {
     for name in ["libone.so.1", "libtwo.so.2"] {
         compile(code, &lib64.join(name), &[&format!("-Wl,-soname,{name}")]);
     }
-    let functions: String =
-        SYMBOLS.iter().map(|s| format!("int VixDiskLib_{s}(void) {{ return 0; }}\n")).collect();
+    let functions = functions(|_| true);
     let (one, two) = (lib64.join("libone.so.1"), lib64.join("libtwo.so.2"));
     compile(
         &functions,
@@ -204,14 +205,15 @@ fn other_processors_damage_and_absence_are_told_apart() {
 #[test]
 fn a_library_that_prints_does_not_disturb() {
     let (_dir, libdir, _) = place();
-    let code: String = SYMBOLS
+    let code = SYMBOLS
         .iter()
         .map(|s| match *s {
             "InitEx" => "#include <stdio.h>\nlong VixDiskLib_InitEx(void) { puts(\"{\\\"done\\\":1}\"); fflush(stdout); return 0; }\n".to_owned(),
             "ListTransportModes" => "const char *VixDiskLib_ListTransportModes(void) { return \"nbd\"; }\n".to_owned(),
             s => format!("long VixDiskLib_{s}(void) {{ return 0; }}\n"),
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     compile(
         &code,
         &libdir.join("lib64/libvixDiskLib.so.8.0.3"),

@@ -1,5 +1,6 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
+mod server;
 mod targets;
 
 use crate::bus::Bus;
@@ -16,6 +17,7 @@ use crate::tool_run::{Runner, Tool};
 use crate::toolbox::{Accelerator, Toolbox};
 use crate::vm_result;
 use crate::volumes::{self, Volumes};
+use server::Server;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -23,8 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use targets::{Targets, absolute, targets};
 use v2v_args::{
-    Common, Convert, Features, Input, Inspect, Keys, LibvirtInput, Output, OutputMode,
-    disk_link_name,
+    Common, Convert, Features, Input, Inspect, Keys, Output, OutputMode, disk_link_name,
 };
 
 /// What a run left for the user.
@@ -118,7 +119,8 @@ async fn check<'a>(
     let mut needs = vec![Need { tool: "virt-v2v", fact: Some(fact) }];
     needs.extend(args.inspect.then_some(Need { tool: "virt-v2v-inspector", fact: None }));
     let features = preflight::check_tools(&mut report, toolbox, &needs).await;
-    let prepared = prepare_source(args, toolbox, &mut report).await;
+    let server = server::check(args, toolbox, run_dir, &mut report).await;
+    let prepared = prepare_source(args, toolbox, server.as_ref(), &mut report).await;
     let start = report.failure().is_some();
     preflight::check_appliance(&mut report, toolbox, start).await;
     report.log();
@@ -129,7 +131,10 @@ async fn check<'a>(
         Failure::new(Class::Internal, "preflight found no problem but no volumes either")
     })?;
     let name = guest_name(args);
-    bus.emit(&described(args, &name, &volumes));
+    bus.emit(&described(args, &name, &volumes, server.as_ref()));
+    if let Some(server) = &server {
+        server.narrow(toolbox, run_dir)?;
+    }
     let answered = |i: usize| features.get(i).is_some_and(Features::answered);
     let out = out_folder(args)?;
     Ok(Local {
@@ -170,13 +175,14 @@ async fn check<'a>(
 async fn prepare_source(
     args: &ConvertArgs,
     toolbox: &Toolbox,
+    server: Option<&Server>,
     report: &mut Report,
 ) -> Option<(Input, Volumes, Option<PathBuf>)> {
     let mut fail = |failure: Failure| {
         report.problem("source", failure);
         None
     };
-    let (input, sizes) = match read_source(args, toolbox).await {
+    let (input, sizes) = match read_source(args, toolbox, server).await {
         Ok(source) => source,
         Err(failure) => return fail(failure),
     };
@@ -246,6 +252,7 @@ fn overwrites_source(input: &Input, map: &DiskMap) -> Option<Failure> {
 async fn read_source(
     args: &ConvertArgs,
     toolbox: &Toolbox,
+    server: Option<&Server>,
 ) -> Result<(Input, Option<Vec<u64>>), Failure> {
     match args.input {
         InputKind::Disk => {
@@ -266,17 +273,15 @@ async fn read_source(
         }
         InputKind::Libvirtxml => Ok((Input::LibvirtXml(absolute(Path::new(single(args)?))?), None)),
         InputKind::Libvirt => {
-            let url = args.libvirt_url.clone().ok_or_else(|| {
-                Failure::new(Class::Config, "-i libvirt needs the URL of the source")
-                    .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1")
-            })?;
-            let source = LibvirtInput {
-                url,
-                password_file: args.password_file.clone(),
-                vm: single(args)?.to_owned(),
-                hostname: None,
-                vddk: None,
+            if args.libvirt_url.is_none() {
+                return Err(Failure::new(Class::Config, "-i libvirt needs the URL of the source")
+                    .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1"));
+            }
+            // Without it, what is wrong with the server is in the report already.
+            let Some(server) = server else {
+                return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
             };
+            let source = server.input(args, single(args)?);
             Ok((Input::Libvirt(source), None))
         }
     }
@@ -340,16 +345,20 @@ fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
     absolute(&dir)
 }
 
-fn described(args: &ConvertArgs, name: &str, volumes: &Volumes) -> Event {
+fn described(args: &ConvertArgs, name: &str, volumes: &Volumes, server: Option<&Server>) -> Event {
     let (source, transport) = match args.input {
         InputKind::Disk => ("disk", "file"),
         InputKind::Ova => ("ova", "file"),
         InputKind::Libvirtxml => ("libvirtxml", "file"),
-        InputKind::Libvirt => {
-            ("libvirt", if args.transport.as_deref() == Some("vddk") { "vddk" } else { "https" })
-        }
+        InputKind::Libvirt => ("libvirt", server.map_or("https", Server::transport)),
     };
-    Event::Described { vm: name.to_owned(), source, transport, trust: "", targets: volumes.names() }
+    Event::Described {
+        vm: name.to_owned(),
+        source,
+        transport,
+        trust: server.map_or("", Server::trust),
+        targets: volumes.names(),
+    }
 }
 
 impl Local<'_> {
@@ -416,11 +425,7 @@ impl Local<'_> {
 
     fn request(&self, work: &Path) -> Convert {
         let mut extra = self.args.extra.clone();
-        for (option, values) in
-            [("-it", self.args.transport.as_slice()), ("-io", &self.args.transport_options)]
-        {
-            extra.extend(values.iter().flat_map(|v| [option.to_owned(), v.clone()]));
-        }
+        extra.extend(server::options(self.args));
         let mode = match self.args.output {
             OutputKind::Local => OutputMode::Local,
             OutputKind::Kubevirt => OutputMode::Kubevirt,

@@ -39,6 +39,7 @@ impl Pod<'_> {
             dir: &runner.tmp,
             grace: runner.grace,
             messages: false,
+            certificates: runner.toolbox.certificates(),
         };
         let mut argv: Vec<OsString> = vec!["-c".into(), self.url(vsphere).into(), "dumpxml".into()];
         if self.config.vm_name.starts_with('-') {

@@ -6,7 +6,7 @@ use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::links;
 use crate::toolbox::Toolbox;
-use crate::vsphere::access::{self, Anchors};
+use crate::vsphere::{access, anchors};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,6 @@ use v2v_args::{Common, Keys, sanitize_slash};
 
 /// Forklift's URLs name this path as `cacert=`.
 pub const CA_LINK: &str = "/opt/ca-bundle.crt";
-/// Where OpenSSL and GnuTLS find the system's CAs, on Debian and on Fedora.
-const SYSTEM_LISTS: [&str; 2] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 
 /// Variables that the configuration adds to the tools' environment.
@@ -88,57 +85,21 @@ impl Pod<'_> {
     /// link leads to is what libvirt, nbdkit and curl trust.
     fn link_ca(&mut self) -> Result<(), Failure> {
         let Some(server) = &self.ready.server else { return Ok(()) };
-        let anchors = server.access.anchors.clone();
+        let chosen = server.access.anchors.clone();
+        let own = anchors::file(&chosen, self.run_dir)?;
         let given = self.config.paths.secret_key.with_file_name("cacert");
-        let target = match &anchors {
-            Anchors::File(file) => file.clone(),
-            Anchors::Pinned(pem) => self.write_pinned(pem)?,
-            Anchors::System | Anchors::None if given.exists() => given,
-            Anchors::System | Anchors::None => PathBuf::from(SYSTEM_CA),
+        let target = match &own {
+            Some(file) => file.clone(),
+            None if given.exists() => given,
+            None => PathBuf::from(SYSTEM_CA),
         };
-        let linked = links::point(Path::new(CA_LINK), &target);
-        if let Err(e) = &linked {
+        if let Err(e) = links::point(Path::new(CA_LINK), &target) {
             tracing::warn!(error = %e, "no link to the CA certificates; the URL names them instead");
-            self.ca = Some(target.clone());
+            self.ca = Some(target);
         }
-        if matches!(anchors, Anchors::File(_) | Anchors::Pinned(_)) {
-            let toolbox = &mut self.runner.toolbox;
-            toolbox.set("SSL_CERT_FILE", target.as_os_str());
-            toolbox.set("CURL_CA_BUNDLE", target.as_os_str());
-            self.narrowed(&anchors, &target)?;
-        }
-        Ok(())
-    }
-
-    /// The pinned certificate as a file of CAs; it lives as long as the run.
-    fn write_pinned(&self, pem: &[u8]) -> Result<PathBuf, Failure> {
-        let path = self.run_dir.join("pinned.pem");
-        fs::write(&path, pem).map_err(|e| {
-            Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
-        })?;
-        Ok(path)
-    }
-
-    /// libvirt and nbdkit have no setting for their CAs: they take the system's list, which must lead to ours.
-    fn narrowed(&self, anchors: &Anchors, target: &Path) -> Result<(), Failure> {
-        let wanted = fs::canonicalize(target).ok();
-        if SYSTEM_LISTS.iter().any(|list| wanted.is_some() && fs::canonicalize(list).ok() == wanted)
-        {
-            return Ok(());
-        }
-        let message = format!(
-            "libvirt and nbdkit take the CAs of the system, and {} does not lead to {}",
-            SYSTEM_LISTS[0],
-            target.display()
-        );
-        let advice = "use the v2v-pod image and make /opt writable (an emptyDir), or put the certificate into the system's CAs";
-        match anchors {
-            // The system's CAs would do for them, and the pin would be lost.
-            Anchors::Pinned(_) => Err(Failure::new(Class::Trust, message).advise(advice)),
-            _ => {
-                tracing::warn!(advice, "{message}");
-                Ok(())
-            }
+        match &own {
+            Some(file) => anchors::narrow(&mut self.runner.toolbox, &chosen, file, self.run_dir),
+            None => Ok(()),
         }
     }
 

@@ -8,14 +8,17 @@ pub mod lines;
 pub mod stop;
 
 use crate::progress::MachineMessage;
+use crate::toolbox::Overlay;
 use lines::{End, Lines};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use std::ffi::CString;
 use std::ffi::OsString;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -67,6 +70,8 @@ pub struct Spec<'a> {
     pub grace: Duration,
     /// Open a pipe for machine-readable messages.
     pub messages: bool,
+    /// Seen in the place of the system's certificates; needs the right to mount.
+    pub certificates: Option<&'a Overlay>,
 }
 
 /// Something the tool said.
@@ -136,7 +141,10 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(output);
-    crate::sys::prepare_child(&mut command, messages.map(AsRawFd::as_raw_fd));
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let mount = spec.certificates.map(|c| Ok((text(&c.folder)?, text(&c.over)?))).transpose();
+    let mount = mount.map_err(failed)?;
+    crate::sys::prepare_child(&mut command, messages.map(AsRawFd::as_raw_fd), mount);
     command.spawn().map_err(failed)
 }
 

@@ -16,6 +16,7 @@ async fn bash(script: &str, stop: &Stop, grace: Duration) -> Run {
         dir: Path::new("/"),
         grace,
         messages: true,
+        certificates: None,
     };
     let script = script.to_owned();
     let ended = run(
@@ -112,6 +113,7 @@ async fn a_missing_program_is_named() {
         dir: Path::new("/"),
         grace: LONG,
         messages: false,
+        certificates: None,
     };
     let error = run(&spec, |_| vec![], &Stop::default(), |_| {}).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot start /nonexistent/tool");

@@ -1,4 +1,5 @@
 //! vCenter and ESXi as sources: whom to trust, and which way the data comes.
 
 pub mod access;
+pub mod anchors;
 pub mod transport;

@@ -1,0 +1,112 @@
+//! The server of `convert -i libvirt`: the same trust and transports as in a pod, from flags.
+
+use crate::cli::{ConvertArgs, InputKind};
+use crate::failure::{Class, Failure};
+use crate::preflight::{self, Report};
+use crate::toolbox::Toolbox;
+use crate::vsphere::access::{self, Access, Given};
+use crate::vsphere::anchors;
+use crate::vsphere::transport::{self, Transport, Wish};
+use std::path::{Path, PathBuf};
+use v2v_args::LibvirtInput;
+
+/// Where VDDK is when `-io vddk-libdir=` does not say it.
+const LIBDIR: &str = "/opt/vmware-vix-disklib-distrib";
+
+/// A libvirt host that may be used.
+pub struct Server {
+    access: Access,
+    transport: Option<Transport>,
+}
+
+/// Looks at the server, when there is one; problems go into the report.
+pub async fn check(
+    args: &ConvertArgs,
+    toolbox: &Toolbox,
+    tmp: &Path,
+    report: &mut Report,
+) -> Option<Server> {
+    let url = args.libvirt_url.clone().filter(|_| args.input == InputKind::Libvirt)?;
+    if let Some(file) = &args.password_file {
+        preflight::check_secret(report, file, "password");
+    }
+    let given = Given {
+        url: url.clone(),
+        mode: args.trust,
+        thumbprint: args.thumbprint,
+        ca: args.cacert.clone(),
+        ca_link: None,
+    };
+    if args.thumbprint.is_some() && option(args, "vddk-thumbprint").is_some() {
+        let message =
+            "the thumbprint is given twice, with --thumbprint and with -io vddk-thumbprint=";
+        report.problem("trust", Failure::new(Class::Config, message));
+    }
+    let access = access::check(&given, report).await;
+    let transport = match args.transport.as_deref() {
+        Some("vddk") => {
+            let libdir = option(args, "vddk-libdir").map_or(LIBDIR.into(), PathBuf::from);
+            let conf = option(args, "vddk-config").map(PathBuf::from);
+            let conf = conf.as_deref();
+            Some(transport::choose(Wish::Vddk, &libdir, conf, toolbox, tmp, report).await)
+        }
+        Some(_) => None,
+        None => Some(Transport::Https(None)),
+    };
+    Some(Server { access: access?, transport })
+}
+
+impl Server {
+    /// For virt-v2v.
+    pub fn input(&self, args: &ConvertArgs, vm: &str) -> LibvirtInput {
+        let mut vddk = self.transport.as_ref().and_then(|t| self.access.vddk(t, None));
+        if let Some(vddk) = &mut vddk {
+            // What the user wrote goes to virt-v2v as it is.
+            vddk.thumbprint =
+                vddk.thumbprint.take().filter(|_| option(args, "vddk-thumbprint").is_none());
+            vddk.transports =
+                vddk.transports.take().filter(|_| option(args, "vddk-transports").is_none());
+            vddk.port = vddk.port.filter(|_| option(args, "vddk-port").is_none());
+        }
+        LibvirtInput {
+            url: self.access.url.clone(),
+            password_file: args.password_file.clone(),
+            vm: vm.to_owned(),
+            hostname: None,
+            vddk,
+        }
+    }
+
+    /// `vddk`, `https`, `ssh` or what else there may be.
+    pub fn transport(&self) -> &'static str {
+        self.transport.as_ref().map_or("ssh", Transport::name)
+    }
+
+    /// `ca`, `thumbprint`, `insecure` or `none`.
+    pub fn trust(&self) -> &'static str {
+        self.access.trust
+    }
+
+    /// The tools trust what we trust.
+    pub fn narrow(&self, toolbox: &mut Toolbox, run_dir: &Path) -> Result<(), Failure> {
+        match anchors::file(&self.access.anchors, run_dir)? {
+            Some(file) => anchors::narrow(toolbox, &self.access.anchors, &file, run_dir),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `-it` and `-io` for virt-v2v, but for those that are said by [`Server::input`].
+pub fn options(args: &ConvertArgs) -> Vec<String> {
+    let vddk = args.transport.as_deref() == Some("vddk") && args.input == InputKind::Libvirt;
+    let transport = args.transport.iter().filter(|_| !vddk).map(|t| ["-it".to_owned(), t.clone()]);
+    let ours = |o: &&String| vddk && o.starts_with("vddk-libdir=");
+    let options = args.transport_options.iter().filter(|o| !ours(o));
+    transport.chain(options.map(|o| ["-io".to_owned(), o.clone()])).flatten().collect()
+}
+
+/// The value of a `-io` option.
+fn option<'a>(args: &'a ConvertArgs, name: &str) -> Option<&'a str> {
+    let value = |o: &'a String| o.strip_prefix(name)?.strip_prefix('=');
+    args.transport_options.iter().find_map(value)
+}

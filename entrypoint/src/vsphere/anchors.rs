@@ -1,0 +1,82 @@
+//! Makes HTTPS clients trust what we trust. curl is told by a variable; libvirt and nbdkit have no setting and take the CAs of
+//! the system, which therefore are replaced for them: in our image by the link that the system's list leads to, elsewhere, as
+//! root, by a folder that is mounted over the system's for the tools alone.
+
+use super::access::Anchors;
+use crate::failure::{Class, Failure};
+use crate::toolbox::Toolbox;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where `OpenSSL` and `GnuTLS` find the system's CAs in one file, on Debian and on Fedora; their folders are read as well.
+const SYSTEM_LISTS: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+/// Of capabilities(7), as a bit.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// The file with the certificates, when they are not the system's; a pinned one is written into the run's folder.
+pub fn file(anchors: &Anchors, run_dir: &Path) -> Result<Option<PathBuf>, Failure> {
+    match anchors {
+        Anchors::System | Anchors::None => Ok(None),
+        Anchors::File(path) => Ok(Some(path.clone())),
+        Anchors::Pinned(pem) => {
+            let path = run_dir.join("pinned.pem");
+            write(&path, pem)?;
+            Ok(Some(path))
+        }
+    }
+}
+
+/// From now on the tools trust the certificates in `file` and no others.
+pub fn narrow(
+    toolbox: &mut Toolbox,
+    anchors: &Anchors,
+    file: &Path,
+    run_dir: &Path,
+) -> Result<(), Failure> {
+    toolbox.set("SSL_CERT_FILE", file.as_os_str());
+    toolbox.set("CURL_CA_BUNDLE", file.as_os_str());
+    let wanted = fs::canonicalize(file).ok();
+    if wanted.is_some() && SYSTEM_LISTS.iter().any(|list| fs::canonicalize(list).ok() == wanted) {
+        return Ok(());
+    }
+    let list = SYSTEM_LISTS.iter().map(Path::new).find(|l| l.exists());
+    if let Some((list, system)) = list.and_then(|l| Some((l, l.parent()?))).filter(|_| may_mount())
+    {
+        let folder = run_dir.join("certificates");
+        let name = list.file_name().unwrap_or_default();
+        let pem = fs::read(file).map_err(|e| unreadable(file, &e))?;
+        fs::create_dir_all(&folder).map_err(|e| unreadable(&folder, &e))?;
+        write(&folder.join(name), &pem)?;
+        toolbox.mount_certificates(folder, system.to_owned());
+        return Ok(());
+    }
+    let message = format!(
+        "libvirt and nbdkit take the CAs of the system, and {} does not lead to {}",
+        SYSTEM_LISTS[0],
+        file.display()
+    );
+    let advice = "use the v2v-pod image and make /opt writable (an emptyDir), run as root, or put the certificate into the system's CAs";
+    if matches!(anchors, Anchors::Pinned(_)) {
+        // The system's CAs would do for them, and the pin would be lost.
+        return Err(Failure::new(Class::Trust, message).advise(advice));
+    }
+    tracing::warn!(advice, "{message}");
+    Ok(())
+}
+
+/// Whether this process may mount: root in a pod usually may not.
+fn may_mount() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|b| b & CAP_SYS_ADMIN != 0)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> Failure {
+    Failure::new(Class::Config, format!("{}: {e}", path.display()))
+}
