@@ -209,6 +209,24 @@ fn a_thumbprint_secures_https_too() {
     );
     place.untouched(&mut pod);
 
+    // Where there is no link to change, a mount does it: root with /opt not to be written, as on a host.
+    let mut pod = Request::new(&place.work())
+        .mount_read_only(&place.scratch.path("secrets"), "/etc/secret")
+        .option("--user", "0:0")
+        .option("--cap-add", "SYS_ADMIN")
+        .command(&[
+            "convert",
+            "-i",
+            "libvirt",
+            "-ic",
+            &place.vcenter.url("localhost", ""),
+            "no-such-vm",
+        ])
+        .command(&["--thumbprint", &place.vcenter.thumbprint, "-ip", "/etc/secret/secretKey"])
+        .command(&["--to", "/var/tmp", "--log-format", "json"])
+        .start();
+    pod.ends_with(24, SHORT);
+
     // The link decides, for libvirt, curl and nbdkit alike.
     let store = place.vcenter.certificate();
     let (good, other) =

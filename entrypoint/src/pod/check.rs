@@ -1,6 +1,5 @@
 //! The preflight of pod mode.
 
-use super::prepare::CA_LINK;
 use super::{Ready, Server};
 use crate::bus::Bus;
 use crate::config::pod::{Job, PodConfig, PreflightDepth, Source};
@@ -13,6 +12,7 @@ use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
 use crate::volumes::Volumes;
 use crate::vsphere::access::{self, Given};
+use crate::vsphere::anchors::CA_LINK;
 use crate::vsphere::transport::{self, Transport};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

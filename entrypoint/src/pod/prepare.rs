@@ -6,14 +6,13 @@ use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::links;
 use crate::toolbox::Toolbox;
-use crate::vsphere::{access, anchors};
+use crate::vsphere::access;
+use crate::vsphere::anchors::{self, CA_LINK};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use v2v_args::{Common, Keys, sanitize_slash};
 
-/// Forklift's URLs name this path as `cacert=`.
-pub const CA_LINK: &str = "/opt/ca-bundle.crt";
 const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 
 /// Variables that the configuration adds to the tools' environment.

@@ -4,6 +4,7 @@
 
 use super::access::Anchors;
 use crate::failure::{Class, Failure};
+use crate::links;
 use crate::toolbox::Toolbox;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// Where `OpenSSL` and `GnuTLS` find the system's CAs in one file, on Debian and on Fedora; their folders are read as well.
 const SYSTEM_LISTS: [&str; 2] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+/// Forklift's URLs name this path as `cacert=`; in our image the system's list of CAs leads to it.
+pub const CA_LINK: &str = "/opt/ca-bundle.crt";
 /// Of capabilities(7), as a bit.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -36,8 +39,14 @@ pub fn narrow(
 ) -> Result<(), Failure> {
     toolbox.set("SSL_CERT_FILE", file.as_os_str());
     toolbox.set("CURL_CA_BUNDLE", file.as_os_str());
-    let wanted = fs::canonicalize(file).ok();
-    if wanted.is_some() && SYSTEM_LISTS.iter().any(|list| fs::canonicalize(list).ok() == wanted) {
+    if leads_to(file) {
+        return Ok(());
+    }
+    // In our image; in pod mode it was done already, or cannot be done.
+    if SYSTEM_LISTS.iter().any(|list| fs::read_link(list).is_ok_and(|to| to == Path::new(CA_LINK)))
+        && links::point(Path::new(CA_LINK), file).is_ok()
+        && leads_to(file)
+    {
         return Ok(());
     }
     let list = SYSTEM_LISTS.iter().map(Path::new).find(|l| l.exists());
@@ -63,6 +72,12 @@ pub fn narrow(
     }
     tracing::warn!(advice, "{message}");
     Ok(())
+}
+
+/// Whether the system's list is this file.
+fn leads_to(file: &Path) -> bool {
+    let wanted = fs::canonicalize(file).ok();
+    wanted.is_some() && SYSTEM_LISTS.iter().any(|list| fs::canonicalize(list).ok() == wanted)
 }
 
 /// Whether this process may mount: root in a pod usually may not.
