@@ -213,7 +213,7 @@ fn a_thumbprint_secures_https_too() {
     let mut pod = Request::new(&place.work())
         .mount_read_only(&place.scratch.path("secrets"), "/etc/secret")
         .option("--user", "0:0")
-        .option("--cap-add", "SYS_ADMIN")
+        .option("--cap-add", "SYS_ADMIN,DAC_OVERRIDE")
         .command(&[
             "convert",
             "-i",
