@@ -147,3 +147,36 @@ fn a_rate_file_that_is_missing_is_named_before_anything_runs() {
     assert_eq!(ran.code, Some(64), "{log}");
     assert!(log.contains("/nonexistent/rate"), "{log}");
 }
+
+/// What virt-v2v's output has when the ESXi host refuses port 902, the first time only.
+const REFUSED_ONCE: &str = r#"if ! [ -e "HERE/refused" ]; then
+    touch "HERE/refused"
+    echo 'nbdkit: vddk[1]: error: VixDiskLib_Open: [ds] web/web.vmdk: The server refused connection'
+    echo 'virt-v2v: error: libguestfs error: guestfs_launch failed, see earlier error messages' >&2; exit 1
+fi"#;
+
+#[test]
+fn a_source_that_was_away_is_asked_again() {
+    let bench = Bench::new(REFUSED_ONCE);
+    let (ran, log) = bench.convert("", "", &["--source-retries", "1"]);
+    assert_eq!(ran.code, Some(0), "{log}");
+    assert_same(&bench.path("guest.img"), &bench.disk());
+    assert!(
+        log.contains("HOST_NETWORK_CONN_REFUSED") && log.contains("started again in 15 s"),
+        "{log}"
+    );
+
+    let bench = Bench::new(REFUSED_ONCE);
+    let (ran, log) = bench.convert("", "", &["--source-retries", "0"]);
+    assert_eq!(ran.code, Some(23), "{log}");
+    assert!(log.contains("port 902"), "the remedy is named: {log}");
+    assert!(!bench.path("copied").exists(), "nothing was copied");
+}
+
+#[test]
+fn a_failure_of_the_guest_is_not_tried_again() {
+    let bench = Bench::new("echo 'virt-v2v: error: no bootloader detected' >&2; exit 1");
+    let (ran, log) = bench.convert("", "", &["--source-retries", "3"]);
+    assert_eq!(ran.code, Some(27), "{log}");
+    assert!(!log.contains("started again"), "{log}");
+}
