@@ -6,91 +6,17 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::lab::{lab, root, turn};
-use v2v_pod_tests::e2e::pod::{INSPECTING, LONG, Pod, Request, SHORT};
-use v2v_pod_tests::e2e::vcenter::{DISTRIB, STORE, USER, VCenter, in_image, vddk_tree};
-use v2v_pod_tests::e2e::volume::{MIB, Scratch, files_with, must, same_bytes};
+use v2v_pod_tests::e2e::pod::{INSPECTING, LONG, Request, SHORT};
+use v2v_pod_tests::e2e::vcenter::{DISTRIB, PASSWORD, Place, STORE, USER, described, in_image};
+use v2v_pod_tests::e2e::volume::{MIB, files_with, must, same_bytes};
 use v2v_pod_tests::e2e::watch::Watch;
 
-const PASSWORD: &str = "hunter2 Zq7xK-must-not-be-seen";
 /// nbdkit's retry filter alone takes longer.
 const AT_ONCE: Duration = Duration::from_secs(50);
-
-/// A vCenter, a place for the pod, and VDDK in its volume.
-struct Place {
-    vcenter: VCenter,
-    scratch: Scratch,
-    opt: PathBuf,
-}
-
-impl Place {
-    /// VDDK's stand-in behaves as the vCenter's disks do, and as `more` says.
-    fn new(more: &Value) -> Self {
-        let vcenter = VCenter::start(PASSWORD);
-        let scratch = Scratch::new();
-        let secrets = scratch.folder("secrets");
-        // With the line feed that editors leave.
-        fs::write(secrets.join("secretKey"), format!("{PASSWORD}\n")).unwrap();
-        fs::write(secrets.join("accessKeyId"), USER).unwrap();
-        for name in ["work", "disk0", "disk1"] {
-            scratch.folder(name);
-        }
-        let opt = scratch.folder("opt");
-        let mut settings = vcenter.stub_settings(PASSWORD);
-        for (key, value) in more.as_object().into_iter().flatten() {
-            settings[key] = value.clone();
-        }
-        vddk_tree(&opt, &settings);
-        must(Command::new("chown").args(["-R", "107:107"]).arg(&opt));
-        Self { vcenter, scratch, opt }
-    }
-
-    fn work(&self) -> PathBuf {
-        self.scratch.path("work")
-    }
-
-    /// As Forklift makes it: block and filesystem volumes come from the caller.
-    fn pod(&self, url: &str) -> Request {
-        Request::new(&self.work())
-            .mount_read_only(&self.scratch.path("secrets"), "/etc/secret")
-            .mount(&self.opt, "/opt")
-            .mount_read_only(&self.vcenter.store(), STORE)
-            .envs(&[
-                ("V2V_source", "vSphere"),
-                ("V2V_vmName", "web"),
-                ("V2V_libvirtURL", url),
-                ("V2V_secretKey", PASSWORD),
-                ("LOCAL_MIGRATION", "false"),
-                ("V2V_sourceRetries", "0"),
-            ])
-    }
-
-    /// Onto two filesystem volumes, which a failing run leaves empty.
-    fn failing(&self, url: &str) -> Request {
-        self.pod(url).folder(0, &self.scratch.path("disk0")).folder(1, &self.scratch.path("disk1"))
-    }
-
-    fn give_ca(&self) {
-        fs::copy(self.vcenter.ca(), self.scratch.path("secrets/cacert")).unwrap();
-    }
-
-    /// Nothing was written to the volumes.
-    fn untouched(&self, pod: &mut Pod) {
-        for disk in ["disk0", "disk1"] {
-            let image = self.scratch.path(disk).join("disk.img");
-            let bytes = fs::metadata(&image).map_or(0, |m| m.len());
-            pod.check(bytes == 0, format_args!("{} has {bytes} bytes", image.display()));
-        }
-    }
-}
-
-fn described(pod: &mut Pod) -> Value {
-    let lines = pod.lines();
-    lines.into_iter().find(|l| l["message"] == "conversion described").unwrap_or_default()
-}
 
 /// The sidecar's own image fills the volume, as an init container does.
 fn fill_by_sidecar(place: &Place, image: &str) -> String {

@@ -1,7 +1,8 @@
 //! A vCenter with a guest on it, a CA of its own, and a VDDK (the stand-in) for its disks.
 
 use super::lab::{free_port, lab, root, said};
-use super::volume::must;
+use super::pod::{Pod, Request};
+use super::volume::{Scratch, must};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
+/// The password of every [`Place`]; tests look for it where none may be.
+pub const PASSWORD: &str = "hunter2 Zq7xK-must-not-be-seen";
 /// Who may log in.
 pub const USER: &str = "administrator@vsphere.local";
 /// Where the datastore is in the pod, for the stand-in.
@@ -147,6 +150,86 @@ pub fn vddk_tree(dir: &Path, settings: &Value) -> PathBuf {
     symlink("libvixDiskLib.so.8", lib64.join("libvixDiskLib.so")).unwrap();
     fs::write(tree.join("stub.json"), settings.to_string()).unwrap();
     tree
+}
+
+/// A vCenter, a place for the pod, and VDDK in its volume.
+#[derive(Debug)]
+pub struct Place {
+    /// The server.
+    pub vcenter: VCenter,
+    /// Volumes, secrets, the work volume.
+    pub scratch: Scratch,
+    /// The volume with VDDK.
+    pub opt: PathBuf,
+}
+
+impl Place {
+    /// VDDK's stand-in behaves as the vCenter's disks do, and as `more` says.
+    pub fn new(more: &Value) -> Self {
+        let vcenter = VCenter::start(PASSWORD);
+        let scratch = Scratch::new();
+        let secrets = scratch.folder("secrets");
+        // With the line feed that editors leave.
+        fs::write(secrets.join("secretKey"), format!("{PASSWORD}\n")).unwrap();
+        fs::write(secrets.join("accessKeyId"), USER).unwrap();
+        for name in ["work", "disk0", "disk1"] {
+            scratch.folder(name);
+        }
+        let opt = scratch.folder("opt");
+        let mut settings = vcenter.stub_settings(PASSWORD);
+        for (key, value) in more.as_object().into_iter().flatten() {
+            settings[key] = value.clone();
+        }
+        vddk_tree(&opt, &settings);
+        must(Command::new("chown").args(["-R", "107:107"]).arg(&opt));
+        Self { vcenter, scratch, opt }
+    }
+
+    /// The work volume.
+    pub fn work(&self) -> PathBuf {
+        self.scratch.path("work")
+    }
+
+    /// As Forklift makes it: block and filesystem volumes come from the caller.
+    pub fn pod(&self, url: &str) -> Request {
+        Request::new(&self.work())
+            .mount_read_only(&self.scratch.path("secrets"), "/etc/secret")
+            .mount(&self.opt, "/opt")
+            .mount_read_only(&self.vcenter.store(), STORE)
+            .envs(&[
+                ("V2V_source", "vSphere"),
+                ("V2V_vmName", "web"),
+                ("V2V_libvirtURL", url),
+                ("V2V_secretKey", PASSWORD),
+                ("LOCAL_MIGRATION", "false"),
+                ("V2V_sourceRetries", "0"),
+            ])
+    }
+
+    /// Onto two filesystem volumes, which a failing run leaves empty.
+    pub fn failing(&self, url: &str) -> Request {
+        self.pod(url).folder(0, &self.scratch.path("disk0")).folder(1, &self.scratch.path("disk1"))
+    }
+
+    /// The secret has the CA.
+    pub fn give_ca(&self) {
+        fs::copy(self.vcenter.ca(), self.scratch.path("secrets/cacert")).unwrap();
+    }
+
+    /// Nothing was written to the volumes.
+    pub fn untouched(&self, pod: &mut Pod) {
+        for disk in ["disk0", "disk1"] {
+            let image = self.scratch.path(disk).join("disk.img");
+            let bytes = fs::metadata(&image).map_or(0, |m| m.len());
+            pod.check(bytes == 0, format_args!("{} has {bytes} bytes", image.display()));
+        }
+    }
+}
+
+/// The line of the log that says what is converted, how, and whom it trusts.
+pub fn described(pod: &mut Pod) -> Value {
+    let lines = pod.lines();
+    lines.into_iter().find(|l| l["message"] == "conversion described").unwrap_or_default()
 }
 
 /// Runs a shell script in the conversion image, as the pod's user.
