@@ -36,6 +36,11 @@ pub struct VCenter {
 impl VCenter {
     /// Starts one whose password is this, with the lab's guest as VM `web`.
     pub fn start(password: &str) -> Self {
+        Self::start_as(password, |_| {})
+    }
+
+    /// The same with changes to `vclab`'s configuration.
+    pub fn start_as(password: &str, change: impl FnOnce(&mut Value)) -> Self {
         let dir = tempfile::Builder::new().prefix("v2v-vcenter.").tempdir_in("/var/tmp").unwrap();
         let store = dir.path().join("store/web");
         fs::create_dir_all(&store).unwrap();
@@ -47,9 +52,13 @@ impl VCenter {
                 must(Command::new("cp").arg("--sparse=always").arg(&image).arg(&flat));
             }
         }
+        // For VMs that are never converted; two VMs cannot have the same disk.
+        let other = dir.path().join("store/other");
+        fs::create_dir_all(&other).unwrap();
+        File::create(other.join("disk-flat.vmdk")).unwrap().set_len(1 << 20).unwrap();
         certificates(dir.path());
         let port = free_port();
-        let config = json!({
+        let mut config = json!({
             "mode": "vpx", "listen": format!("127.0.0.1:{port}"),
             "certificate": "server.pem", "key": "server.key", "user": USER, "password": password,
             "datacenter": "DC", "cluster": "Cluster", "host": "esx1.example.com",
@@ -60,6 +69,7 @@ impl VCenter {
                 "disks": [{"path": "[ds 1] web/boot.vmdk"}, {"path": "[ds 1] web/data.vmdk"}],
             }],
         });
+        change(&mut config);
         let file = dir.path().join("lab.json");
         fs::write(&file, config.to_string()).unwrap();
         let log = File::create(dir.path().join("log")).unwrap();
@@ -166,7 +176,18 @@ pub struct Place {
 impl Place {
     /// VDDK's stand-in behaves as the vCenter's disks do, and as `more` says.
     pub fn new(more: &Value) -> Self {
-        let vcenter = VCenter::start(PASSWORD);
+        let place = Self::with(VCenter::start(PASSWORD));
+        let mut settings = place.vcenter.stub_settings(PASSWORD);
+        for (key, value) in more.as_object().into_iter().flatten() {
+            settings[key] = value.clone();
+        }
+        vddk_tree(&place.opt, &settings);
+        must(Command::new("chown").args(["-R", "107:107"]).arg(&place.opt));
+        place
+    }
+
+    /// Without VDDK.
+    pub fn with(vcenter: VCenter) -> Self {
         let scratch = Scratch::new();
         let secrets = scratch.folder("secrets");
         // With the line feed that editors leave.
@@ -176,12 +197,6 @@ impl Place {
             scratch.folder(name);
         }
         let opt = scratch.folder("opt");
-        let mut settings = vcenter.stub_settings(PASSWORD);
-        for (key, value) in more.as_object().into_iter().flatten() {
-            settings[key] = value.clone();
-        }
-        vddk_tree(&opt, &settings);
-        must(Command::new("chown").args(["-R", "107:107"]).arg(&opt));
         Self { vcenter, scratch, opt }
     }
 

@@ -1,0 +1,69 @@
+//! A guest on a vCenter or an ESXi host over HTTPS, with free software only: the whole way, and what goes wrong on it.
+//! The server is the simulator; libvirt, virt-v2v, curl and nbdkit are the real ones, in the built image.
+
+// Test code: a broken assumption has to stop the run, with the place where it broke.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::json;
+use std::fs;
+use v2v_pod_tests::e2e::lab::{lab, turn};
+use v2v_pod_tests::e2e::pod::{LONG, SHORT};
+use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, VCenter, described};
+use v2v_pod_tests::e2e::volume::{MIB, same_bytes};
+
+const LINK: &str = "?cacert=/opt/ca-bundle.crt";
+
+#[test]
+fn a_guest_comes_over_https_with_a_thumbprint_alone() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::with(VCenter::start(PASSWORD));
+    let block = place.scratch.block("block0", 1600 * MIB);
+    let mut pod = place
+        .pod(&place.vcenter.url("localhost", LINK))
+        .env("V2V_fingerprint", &place.vcenter.thumbprint.to_lowercase().replace(':', ""))
+        .block(0, &block)
+        .folder(1, &place.scratch.path("disk1"))
+        .start();
+    pod.ends_with(0, LONG);
+    let about = described(&mut pod);
+    pod.check(
+        about["transport"] == "https" && about["trust"] == "thumbprint",
+        format_args!("{about}"),
+    );
+    let end = pod.termination();
+    pod.check(end["transport"] == "https", format_args!("the termination message: {end}"));
+    let copy = place.scratch.path("disk1/disk.img");
+    let same = same_bytes(&lab().guest.join("data.img"), &copy, 64 * MIB);
+    pod.check(same, "the data disk is the same");
+    let shown = pod.log().contains(PASSWORD) || pod.errors().contains(PASSWORD);
+    pod.check(!shown, "the password is not in the log");
+}
+
+#[test]
+fn what_the_server_refuses_has_its_class_and_writes_nothing() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::with(VCenter::start_as(PASSWORD, |config| {
+        let mut running = config["vms"][0].clone();
+        running["name"] = json!("running");
+        running["uuid"] = json!("42000000-1111-2222-3333-444455556667");
+        running["power"] = json!("on");
+        running["disks"] = json!([{"path": "[ds 1] other/disk.vmdk"}]);
+        config["vms"].as_array_mut().unwrap().push(running);
+    }));
+    place.give_ca();
+    let url = place.vcenter.url("localhost", LINK);
+    let wrong = [
+        (url.replace("/DC/", "/Elsewhere/"), "web", 24, "not-found"),
+        (url.clone(), "no such vm", 24, "not-found"),
+        (url.clone(), "running", 31, "source-busy"),
+    ];
+    for (url, vm, code, class) in wrong {
+        let mut pod = place.failing(&url).env("V2V_vmName", vm).start();
+        pod.fails_with(code, class, SHORT);
+        place.untouched(&mut pod);
+    }
+    fs::write(place.scratch.path("secrets/secretKey"), "wrong\n").unwrap();
+    let mut pod = place.failing(&url).start();
+    pod.fails_with(21, "auth", SHORT);
+    place.untouched(&mut pod);
+}
