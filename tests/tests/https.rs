@@ -6,10 +6,12 @@
 
 use serde_json::json;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use v2v_pod_tests::e2e::lab::{lab, turn};
-use v2v_pod_tests::e2e::pod::{LONG, SHORT};
+use v2v_pod_tests::e2e::pod::{LONG, Request, SHORT};
 use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, VCenter, described};
-use v2v_pod_tests::e2e::volume::{MIB, same_bytes};
+use v2v_pod_tests::e2e::volume::{MIB, must, same_bytes};
 
 const LINK: &str = "?cacert=/opt/ca-bundle.crt";
 
@@ -66,4 +68,52 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
     let mut pod = place.failing(&url).start();
     pod.fails_with(21, "auth", SHORT);
     place.untouched(&mut pod);
+}
+
+#[test]
+fn a_guest_comes_from_an_esxi_host_with_convert() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::with(VCenter::start_as(PASSWORD, |config| {
+        let config = config.as_object_mut().unwrap();
+        config.insert("mode".to_owned(), json!("esx"));
+        config.insert("user".to_owned(), json!("root"));
+        for key in ["datacenter", "cluster", "host"] {
+            config.remove(key);
+        }
+    }));
+    let (work, out) = (place.work(), place.scratch.folder("out"));
+    let url = format!("esx://root@localhost:{}", place.vcenter.port);
+    fs::copy(place.vcenter.ca(), place.scratch.path("secrets/cacert")).unwrap();
+    let convert = |trust: &[&str], vm: &str| {
+        Request::new(&work)
+            .mount_read_only(&place.scratch.path("secrets"), "/etc/secret")
+            .mount(&place.opt, "/opt")
+            .mount(&out, "/out")
+            .command(&["convert", "--log-format", "json", "-i", "libvirt", "-ic", &url, vm])
+            .command(&["-ip", "/etc/secret/secretKey", "--name", "web"])
+            .command(trust)
+            .command(&["--to", "/out/boot.img", "/out/data.img"])
+    };
+    // The metadata would go into the current folder, which is /, after all the work.
+    let mut pod = convert(&["--cacert", "/etc/secret/cacert"], "web").start();
+    pod.ends_with(64, SHORT);
+    let convert = |trust: &[&str], vm: &str| convert(trust, vm).command(&["--out", "/out"]).start();
+    // The CA is not among the system's, so nothing is sent.
+    let mut pod = convert(&[], "web");
+    pod.ends_with(22, SHORT);
+    // The ESXi host's own thumbprint, but SHA-256.
+    let sha256 = sha256(&place.vcenter.certificate());
+    let mut pod = convert(&["--thumbprint", &sha256], "no-such-vm");
+    pod.ends_with(24, SHORT);
+    let mut pod = convert(&["--cacert", "/etc/secret/cacert"], "web");
+    pod.ends_with(0, LONG);
+    let same = same_bytes(&lab().guest.join("data.img"), &out.join("data.img"), 64 * MIB);
+    pod.check(same, "the data disk is the same");
+    let yaml = fs::read_to_string(out.join("web.yaml")).unwrap_or_default();
+    pod.check(yaml.contains("00:50:56:aa:bb:01"), format_args!("the NIC's MAC is kept: {yaml}"));
+}
+
+fn sha256(certificate: &Path) -> String {
+    let args = ["x509", "-noout", "-fingerprint", "-sha256", "-in"];
+    must(Command::new("openssl").args(args).arg(certificate))
 }

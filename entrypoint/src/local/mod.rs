@@ -339,9 +339,13 @@ fn written_disks(dir: &Path, name: &str) -> Result<Vec<PathBuf>, Failure> {
 fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
     let first_folder = args.to.iter().find(|p| p.is_dir());
     let dir = args.out.as_ref().or(first_folder).cloned().unwrap_or_else(|| PathBuf::from("."));
-    fs::create_dir_all(&dir).map_err(|e| {
-        Failure::new(Class::Config, format!("cannot make the folder {}: {e}", dir.display()))
-    })?;
+    let failed = |what: &str, e: std::io::Error| {
+        Failure::new(Class::Config, format!("{what} {}: {e}", dir.display()))
+            .advise("name a folder for the metadata with --out")
+    };
+    fs::create_dir_all(&dir).map_err(|e| failed("cannot make the folder", e))?;
+    // Better known now than after the conversion.
+    tempfile::tempfile_in(&dir).map_err(|e| failed("cannot write into the folder", e))?;
     absolute(&dir)
 }
 

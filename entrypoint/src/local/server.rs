@@ -91,7 +91,10 @@ impl Server {
     pub fn narrow(&self, toolbox: &mut Toolbox, run_dir: &Path) -> Result<(), Failure> {
         match anchors::file(&self.access.anchors, run_dir)? {
             Some(file) => anchors::narrow(toolbox, &self.access.anchors, &file, run_dir),
-            None => Ok(()),
+            None => {
+                anchors::reset();
+                Ok(())
+            }
         }
     }
 }

@@ -10,13 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Where all CA certificates of the system are in one file: in our image, where the usual place leads to what an earlier run
-/// trusted; on Debian; on Fedora.
-const BUNDLES: [&str; 3] = [
-    "/etc/pki/tls/certs/ca-bundle.crt.bak",
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-];
+/// The system's CA certificates in our image, where the usual places lead to what a run, maybe an earlier one, trusts.
+const KEPT: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
+/// Where distributions keep all their CA certificates in one file: Debian, Fedora.
+const BUNDLES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 /// More subjects than this are counted, not listed.
 const LISTED: usize = 3;
 
@@ -99,10 +97,13 @@ impl fmt::Display for Anchors {
 }
 
 fn add_system(store: &mut X509StoreBuilder) -> Result<(), ErrorStack> {
-    store.set_default_paths()?;
     if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some()) {
-        return Ok(());
+        return store.set_default_paths();
     }
+    if let Ok(kept) = read(Path::new(KEPT)) {
+        return kept.into_iter().try_for_each(|certificate| store.add_cert(certificate));
+    }
+    store.set_default_paths()?;
     // OpenSSL built elsewhere than the distribution looks in other places by default. A bundle
     // that cannot be read is no reason to stop: the default places may do.
     let Some(bundle) = BUNDLES.iter().find_map(|path| read(Path::new(path)).ok()) else {

@@ -14,6 +14,8 @@ const SYSTEM_LISTS: [&str; 2] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 /// Forklift's URLs name this path as `cacert=`; in our image the system's list of CAs leads to it.
 pub const CA_LINK: &str = "/opt/ca-bundle.crt";
+/// The system's own list there.
+pub const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 /// Of capabilities(7), as a bit.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -72,6 +74,20 @@ pub fn narrow(
     }
     tracing::warn!(advice, "{message}");
     Ok(())
+}
+
+/// The tools trust the system's CAs. In our image an earlier run with the same `/opt` may have left them another list.
+pub fn reset() {
+    let kept = Path::new(SYSTEM_CA);
+    let is_ours =
+        SYSTEM_LISTS.iter().any(|l| fs::read_link(l).is_ok_and(|to| to == Path::new(CA_LINK)));
+    if is_ours
+        && !leads_to(kept)
+        && let Err(e) = links::point(Path::new(CA_LINK), kept)
+    {
+        let advice = "make /opt writable (an emptyDir), or mount nothing there";
+        tracing::warn!(error = %e, advice, "libvirt and nbdkit may not find the system's CAs");
+    }
 }
 
 /// Whether the system's list is this file.
