@@ -7,13 +7,11 @@ use crate::failure::{Class, Failure};
 use crate::links;
 use crate::toolbox::Toolbox;
 use crate::vsphere::access;
-use crate::vsphere::anchors::{self, CA_LINK};
+use crate::vsphere::anchors::{self, CA_LINK, SYSTEM_CA};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use v2v_args::{Common, Keys, sanitize_slash};
-
-const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 
 /// Variables that the configuration adds to the tools' environment.
 pub fn set_tool_variables(config: &PodConfig, toolbox: &mut Toolbox) {

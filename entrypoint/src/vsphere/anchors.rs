@@ -14,6 +14,8 @@ const SYSTEM_LISTS: [&str; 2] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 /// Forklift's URLs name this path as `cacert=`; in our image the system's list of CAs leads to it.
 pub const CA_LINK: &str = "/opt/ca-bundle.crt";
+/// The system's CAs in our image, where their usual place is that link.
+pub const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 /// Of capabilities(7), as a bit.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -43,10 +45,7 @@ pub fn narrow(
         return Ok(());
     }
     // In our image; in pod mode it was done already, or cannot be done.
-    if SYSTEM_LISTS.iter().any(|list| fs::read_link(list).is_ok_and(|to| to == Path::new(CA_LINK)))
-        && links::point(Path::new(CA_LINK), file).is_ok()
-        && leads_to(file)
-    {
+    if is_our_image() && links::point(Path::new(CA_LINK), file).is_ok() && leads_to(file) {
         return Ok(());
     }
     let list = SYSTEM_LISTS.iter().map(Path::new).find(|l| l.exists());
@@ -72,6 +71,21 @@ pub fn narrow(
     }
     tracing::warn!(advice, "{message}");
     Ok(())
+}
+
+/// The tools trust the system's CAs again, after an earlier run in this container has narrowed them.
+pub fn widen() {
+    let all = Path::new(SYSTEM_CA);
+    if !is_our_image() || !all.exists() || leads_to(all) {
+        return;
+    }
+    if let Err(e) = links::point(Path::new(CA_LINK), all) {
+        tracing::warn!(error = %e, "the tools still trust what an earlier run trusted");
+    }
+}
+
+fn is_our_image() -> bool {
+    SYSTEM_LISTS.iter().any(|list| fs::read_link(list).is_ok_and(|to| to == Path::new(CA_LINK)))
 }
 
 /// Whether the system's list is this file.
