@@ -5,7 +5,7 @@
 //! return at the end, a second line, a NUL.
 
 use crate::failure::{Class, Failure};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
@@ -42,9 +42,12 @@ pub fn read(path: &Path, what: &str) -> Result<String, Failure> {
 }
 
 /// No core of this process or its children: it would hold the password. A limit of 1, since the kernel ignores a limit
-/// of 0 when cores go to a program (systemd-coredump), and never starts that program with 1.
+/// of 0 when cores go to a program (systemd-coredump), and never starts that program with 1. A container that was started
+/// with a limit of 0 cannot have 1, and keeps its own.
 pub fn forbid_cores() -> io::Result<()> {
-    Ok(setrlimit(Resource::RLIMIT_CORE, 1, 1)?)
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    let limit = most.min(1);
+    Ok(setrlimit(Resource::RLIMIT_CORE, limit, limit)?)
 }
 
 /// Starts this program anew without the secret variables, if there are any: removing a variable leaves it in
@@ -66,8 +69,8 @@ pub fn leave_environment() -> io::Result<()> {
             )
         })
         .collect::<io::Result<Vec<_>>>()?;
-    let program = text(std::env::current_exe()?.into_os_string())?;
-    nix::unistd::execve(&program, &args, &env).map(|never| match never {})?;
+    // Not by name: the file may have been replaced meanwhile.
+    nix::unistd::execve(c"/proc/self/exe", &args, &env).map(|never| match never {})?;
     Ok(())
 }
 
@@ -80,6 +83,16 @@ mod tests {
         let path = dir.path().join("secretKey");
         fs::write(&path, bytes).unwrap();
         read(&path, "password")
+    }
+
+    #[test]
+    fn a_limit_of_no_cores_at_all_is_kept() {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_CORE).unwrap();
+        forbid_cores().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (hard.min(1), hard.min(1)));
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+        forbid_cores().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0), "it was {soft}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 /// Before the first new start of a tool; doubles.
 const RETRY_WAIT: Duration = Duration::from_secs(15);
+const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// A smaller request size needs some time to show that it is small enough.
 const SHRINK_EVERY: Duration = Duration::from_secs(20);
 /// virt-v2v waits 30 s for nbdkit, which a busy node can exceed.
@@ -67,6 +68,26 @@ pub struct Tool {
     pub copies: bool,
 }
 
+impl Tool {
+    /// It works on the only copy that there is.
+    fn in_place(self) -> bool {
+        self.name == "virt-v2v-in-place"
+    }
+}
+
+/// A run of a tool that failed.
+struct Failed {
+    failure: Failure,
+    /// It may be started again as it is.
+    again: bool,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, again: false }
+    }
+}
+
 impl Runner {
     /// Runs the tool, and again after a failure of the source that may pass, as long as nothing was copied.
     pub async fn run(
@@ -78,7 +99,7 @@ impl Runner {
         let mut wait = RETRY_WAIT;
         for left in (0..self.retries).rev() {
             match self.run_once(tool, volumes, &mut args).await {
-                Err(failure) if failure.passing && self.stop.cause().is_none() => {
+                Err(Failed { failure, again: true }) if self.stop.cause().is_none() => {
                     let again = format!(
                         "{failure}: this may pass; {} is started again in {} s ({left} more times after that)",
                         tool.name,
@@ -92,16 +113,16 @@ impl Runner {
                     let severity = Severity::Warning;
                     self.bus.emit(&Event::Message { severity, tool: "v2v-pod", text: again });
                 }
-                result => return result,
+                result => return result.map_err(|f| f.failure),
             }
             let mut stop = self.stop.clone();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 cause = stop.next() => return Err(cause.failure()),
             }
-            wait *= 2;
+            wait = (wait * 2).min(RETRY_LONGEST);
         }
-        self.run_once(tool, volumes, &mut args).await
+        self.run_once(tool, volumes, &mut args).await.map_err(|f| f.failure)
     }
 
     /// Runs the tool. With `volumes`, the source's disks are compared with them while the guest is
@@ -111,7 +132,7 @@ impl Runner {
         tool: Tool,
         volumes: Option<&Volumes>,
         args: impl FnOnce(Option<i32>) -> Vec<OsString>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Failed> {
         let program = self.toolbox.find(tool.name).ok_or_else(|| missing(tool.name))?;
         let grants = self.grants(tool, volumes)?;
         let env = match &grants {
@@ -148,11 +169,17 @@ impl Runner {
                 "virt-v2v did not call v2v-pod's copier but copied with a program of its own"
             );
         }
-        let copied = grants.as_ref().is_some_and(|g| g.calls() > 0);
+        // Whoever copies: what was written once is not written over unasked.
+        let copied =
+            ear.tracker.total().is_some() || grants.as_ref().is_some_and(|g| g.calls() > 0);
         let judged = judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence);
-        judged.map_err(|failure| explain(failure, &ear.watch, copied))?;
+        judged.map_err(|failure| {
+            let failure = explain(failure, &ear.watch);
+            let again = failure.passing && !copied && !tool.in_place();
+            Failed { failure, again }
+        })?;
         match (grants, volumes) {
-            (Some(grants), Some(volumes)) => self.all_verified(&grants, volumes.map.len()),
+            (Some(grants), Some(volumes)) => Ok(self.all_verified(&grants, volumes.map.len())?),
             _ => Ok(()),
         }
     }
@@ -231,8 +258,8 @@ fn judge(tool: Tool, ended: &Ended, evidence: &Evidence) -> Result<(), Failure> 
     })
 }
 
-/// A failure for which VDDK has the better reason; it can only be tried again while nothing was copied.
-fn explain(failure: Failure, watch: &Watch, copied: bool) -> Failure {
+/// A failure for which VDDK has the better reason.
+fn explain(failure: Failure, watch: &Watch) -> Failure {
     let own = matches!(
         failure.class,
         Class::Conversion
@@ -245,9 +272,9 @@ fn explain(failure: Failure, watch: &Watch, copied: bool) -> Failure {
     match watch.passing().filter(|_| own) {
         Some(vddk) => {
             let message = format!("{failure} ({vddk})");
-            Failure { message, passing: !copied, ..vddk }
+            vddk.with_message(message)
         }
-        None if failure.message.contains(NO_NBDKIT) => Failure { passing: !copied, ..failure },
+        None if failure.message.contains(NO_NBDKIT) => failure.may_pass(),
         None => failure,
     }
 }
@@ -329,7 +356,7 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
-            if let Some(verdict) = self.watch.line(line) {
+            if let Some(verdict) = self.watch.line(line, Instant::now()) {
                 self.source_failed(verdict);
             }
         }
@@ -420,3 +447,7 @@ fn open_transcript(path: &Path) -> Option<File> {
         )
         .ok()
 }
+
+#[cfg(test)]
+#[path = "tool_run_tests.rs"]
+mod tests;

@@ -294,7 +294,9 @@ impl Reader<'_> {
             "vSphere" => {
                 let url = self.required("V2V_libvirtURL", "vSphere")?;
                 if url::Url::parse(&url).is_err() {
-                    let value = crate::classify::redact_urls(&url);
+                    // Where a password ends cannot be told in what is no URL.
+                    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+                    let value = format!("{scheme}://...");
                     return Err(ConfigError::BadValue {
                         variable: "V2V_libvirtURL",
                         value,

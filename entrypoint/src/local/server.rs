@@ -89,13 +89,11 @@ impl Server {
 
     /// The tools trust what we trust.
     pub fn narrow(&self, toolbox: &mut Toolbox, run_dir: &Path) -> Result<(), Failure> {
-        match anchors::file(&self.access.anchors, run_dir)? {
-            Some(file) => anchors::narrow(toolbox, &self.access.anchors, &file, run_dir),
-            None => {
-                anchors::reset();
-                Ok(())
-            }
+        if let Some(file) = anchors::file(&self.access.anchors, run_dir)? {
+            return anchors::narrow(toolbox, &file, run_dir);
         }
+        anchors::widen();
+        Ok(())
     }
 }
 

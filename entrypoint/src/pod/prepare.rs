@@ -95,7 +95,7 @@ impl Pod<'_> {
             self.ca = Some(target);
         }
         match &own {
-            Some(file) => anchors::narrow(&mut self.runner.toolbox, &chosen, file, self.run_dir),
+            Some(file) => anchors::narrow(&mut self.runner.toolbox, file, self.run_dir),
             None => Ok(()),
         }
     }

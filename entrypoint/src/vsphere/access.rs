@@ -1,6 +1,7 @@
 //! Access to a vCenter or ESXi host: the one trust setting, checked before anything is sent there, and what libvirt, curl
 //! and VDDK get so that they come to the same conclusion.
 
+use super::query::Query;
 use super::transport::Transport;
 use crate::failure::{Class, Failure};
 use crate::preflight::Report;
@@ -89,10 +90,11 @@ const INSECURE: &str = "give the CA certificate (cacert in the secret) or the th
 
 /// What was given, as one of three ways to trust, with the URL that says the same to libvirt. Pure.
 pub fn resolve(given: &Given) -> Result<(Trust, String), Failure> {
-    let unverified = query(&given.url, "no_verify").is_some_and(|v| v == "1");
-    let in_url = query(&given.url, "cacert").map(PathBuf::from);
+    let mut query = Query::of(&given.url);
+    let unverified = no_verify(&query)?;
+    let in_url = query.values("cacert").pop().map(PathBuf::from);
     let in_url = in_url.filter(|p| given.ca_link.as_ref() != Some(p));
-    let file = given.ca.clone().or(in_url);
+    let file = given.ca.clone().or_else(|| in_url.clone());
     let pin = given.thumbprint;
     let mode = match given.mode {
         TrustMode::Auto if unverified => TrustMode::Insecure,
@@ -112,12 +114,51 @@ pub fn resolve(given: &Given) -> Result<(Trust, String), Failure> {
         // Asked for by name, the CA alone decides; else both must agree.
         _ => Trust::Ca { file, pin: pin.filter(|_| given.mode == TrustMode::Auto) },
     };
-    let url = match mode {
-        TrustMode::Insecure if unverified => given.url.clone(),
-        TrustMode::Insecure => with_no_verify(&given.url),
-        _ => without(&given.url, "no_verify"),
-    };
-    Ok((trust, url))
+    // A libvirt that knows `cacert` would believe another CA than we do.
+    let other_ca = in_url.is_some() && !matches!(&trust, Trust::Ca { file, .. } if *file == in_url);
+    let rewritten = given.url.contains('#') || other_ca;
+    let insecure = matches!(trust, Trust::Insecure { .. });
+    let said = query.values("no_verify").len();
+    if !rewritten && (if insecure { said == 1 && query.has("no_verify=1") } else { said == 0 }) {
+        refuse_look_alike(&query, insecure)?;
+        return Ok((trust, given.url.clone()));
+    }
+    query.remove("no_verify");
+    if other_ca {
+        query.remove("cacert");
+    }
+    if insecure {
+        query.add("no_verify=1");
+    }
+    refuse_look_alike(&query, insecure)?;
+    Ok((trust, query.url()))
+}
+
+/// What libvirt makes of it: a number, the last one counts.
+fn no_verify(query: &Query<'_>) -> Result<bool, Failure> {
+    let mut unverified = false;
+    for value in query.values("no_verify") {
+        unverified = match value.trim_ascii_start().parse::<i32>() {
+            Ok(0) => false,
+            Ok(1) => true,
+            _ => {
+                let message = format!("no_verify in the URL is {value:?}, neither 0 nor 1");
+                return Err(Failure::new(Class::Config, message)
+                    .advise("leave it out to have the server verified"));
+            }
+        };
+    }
+    Ok(unverified)
+}
+
+/// virt-v2v turns verification off wherever it sees this text.
+fn refuse_look_alike(query: &Query<'_>, insecure: bool) -> Result<(), Failure> {
+    if insecure || !query.contains("no_verify=1") {
+        return Ok(());
+    }
+    let message =
+        "virt-v2v would take a parameter of the URL for no_verify=1 and not verify the server";
+    Err(Failure::new(Class::Config, message).advise("take no_verify=1 out of the URL"))
 }
 
 /// Checks the server; problems go into the report. A URL of another kind (`qemu:///system`) passes as it is.
@@ -133,6 +174,12 @@ pub async fn check(given: &Given, report: &mut Report) -> Option<Access> {
             return None;
         }
     };
+    if url::Url::parse(&given.url).is_ok_and(|url| url.password().is_some()) {
+        let message = "the URL of the source holds a password, which every process here could see";
+        let advice = "take it out of the URL and give it as a file (secretKey, -ip FILE); write a colon in a user name as %3A";
+        report.problem(CHECK, Failure::new(Class::Config, message).advise(advice));
+        return None;
+    }
     let (trust, url) = match resolve(given) {
         Ok(resolved) => resolved,
         Err(failure) => {
@@ -226,29 +273,6 @@ fn anchors(trust: &Trust, trusted: &Trusted) -> Anchors {
     }
 }
 
-/// The value of a parameter of a URL, decoded.
-fn query(url: &str, name: &str) -> Option<String> {
-    let (_, query) = url.split_once('?')?;
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
-}
-
-/// The URL, unchanged but for a parameter. libvirt's own quoting must stay as it is.
-fn without(url: &str, name: &str) -> String {
-    let Some((base, query)) = url.split_once('?') else { return url.to_owned() };
-    let is_it = |part: &&str| part.split('=').next() == Some(name);
-    let kept: Vec<&str> =
-        query.split('&').filter(|part| !is_it(part) && !part.is_empty()).collect();
-    if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
-}
-
-fn with_no_verify(url: &str) -> String {
-    let url = without(url, "no_verify");
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}no_verify=1")
-}
-
 /// Names the real CA file in the URL of a libvirt that reads it from there.
 pub fn with_ca(url: &str, link: &Path, file: &Path) -> String {
     url.replace(&format!("cacert={}", link.display()), &format!("cacert={}", file.display()))
@@ -310,6 +334,63 @@ mod tests {
         g.mode = TrustMode::Insecure;
         g.url = "esx://u@h".to_owned();
         assert_eq!(resolve(&g).unwrap().1, "esx://u@h?no_verify=1");
+    }
+
+    #[test]
+    fn no_spelling_of_no_verify_gets_past_us_to_libvirt() {
+        for text in [
+            "no%5Fverify=1",
+            "NO_VERIFY=1",
+            "no_verify=01",
+            "no_verify=%201",
+            "no_verify=+1",
+            "no_verify=1%00",
+            "no_verify=0&no_verify=1",
+            "x=1;no_verify=1",
+            "no_verify=1#x",
+        ] {
+            let mut g = given(&format!("vpx://u@vc/DC/h?{text}"));
+            let (trust, url) = resolve(&g).unwrap();
+            assert_eq!(trust, Trust::Insecure { thumbprint: None }, "{text}");
+            assert!(url.ends_with("no_verify=1"), "{text}: {url}");
+            g.mode = TrustMode::Ca;
+            let (trust, url) = resolve(&g).unwrap();
+            assert_eq!(trust, Trust::Ca { file: None, pin: None }, "{text}");
+            assert!(!url.contains("erify") && !url.contains("VERIFY"), "{text}: {url}");
+        }
+        // Without the last parameter the semicolon would separate.
+        let (trust, url) =
+            resolve(&given("vpx://u@vc/DC/h?a=b;auto_answer=1&no_verify=0")).unwrap();
+        assert_eq!(trust, Trust::Ca { file: None, pin: None });
+        assert_eq!(url, "vpx://u@vc/DC/h?a=b%3Bauto_answer=1");
+        for bad in ["no_verify", "no_verify=2", "x=no_verify=1", "a=b;no_verify=1&no_verify=0"] {
+            let e = resolve(&given(&format!("vpx://u@vc/DC/h?{bad}"))).unwrap_err();
+            assert_eq!(e.class, Class::Config, "{bad}");
+        }
+        let mut g = given("vpx://u@vc/DC/h#?no_verify=1");
+        assert_eq!(resolve(&g).unwrap().0, Trust::Ca { file: None, pin: None });
+        g.mode = TrustMode::Insecure;
+        assert_eq!(resolve(&g).unwrap().1, "vpx://u@vc/DC/h?no_verify=1");
+    }
+
+    #[test]
+    fn the_url_names_no_other_ca_than_ours() {
+        let mut g = given("esx://u@h?cacert=/my/ca.pem&auto_answer=1");
+        g.ca = Some("/etc/secret/cacert".into());
+        assert_eq!(resolve(&g).unwrap().1, "esx://u@h?auto_answer=1");
+        g.ca = None;
+        g.mode = TrustMode::Thumbprint;
+        g.thumbprint = Some(pin());
+        assert_eq!(resolve(&g).unwrap().1, "esx://u@h?auto_answer=1");
+    }
+
+    #[tokio::test]
+    async fn a_password_in_the_url_is_refused_and_not_shown() {
+        let mut report = Report::default();
+        assert!(check(&given("vpx://u:hunter2@localhost:1/DC/h"), &mut report).await.is_none());
+        let failure = report.failure().unwrap();
+        assert_eq!(failure.class, Class::Config);
+        assert!(!failure.message.contains("hunter2") && failure.message.contains("password"));
     }
 
     #[tokio::test]

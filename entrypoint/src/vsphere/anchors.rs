@@ -14,7 +14,7 @@ const SYSTEM_LISTS: [&str; 2] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 /// Forklift's URLs name this path as `cacert=`; in our image the system's list of CAs leads to it.
 pub const CA_LINK: &str = "/opt/ca-bundle.crt";
-/// The system's own list there.
+/// The system's CAs in our image, where their usual place is that link.
 pub const SYSTEM_CA: &str = "/etc/pki/tls/certs/ca-bundle.crt.bak";
 /// Of capabilities(7), as a bit.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -33,22 +33,14 @@ pub fn file(anchors: &Anchors, run_dir: &Path) -> Result<Option<PathBuf>, Failur
 }
 
 /// From now on the tools trust the certificates in `file` and no others.
-pub fn narrow(
-    toolbox: &mut Toolbox,
-    anchors: &Anchors,
-    file: &Path,
-    run_dir: &Path,
-) -> Result<(), Failure> {
+pub fn narrow(toolbox: &mut Toolbox, file: &Path, run_dir: &Path) -> Result<(), Failure> {
     toolbox.set("SSL_CERT_FILE", file.as_os_str());
     toolbox.set("CURL_CA_BUNDLE", file.as_os_str());
     if leads_to(file) {
         return Ok(());
     }
     // In our image; in pod mode it was done already, or cannot be done.
-    if SYSTEM_LISTS.iter().any(|list| fs::read_link(list).is_ok_and(|to| to == Path::new(CA_LINK)))
-        && links::point(Path::new(CA_LINK), file).is_ok()
-        && leads_to(file)
-    {
+    if is_our_image() && links::point(Path::new(CA_LINK), file).is_ok() && leads_to(file) {
         return Ok(());
     }
     let list = SYSTEM_LISTS.iter().map(Path::new).find(|l| l.exists());
@@ -68,26 +60,24 @@ pub fn narrow(
         file.display()
     );
     let advice = "use the v2v-pod image and make /opt writable (an emptyDir), run as root, or put the certificate into the system's CAs";
-    if matches!(anchors, Anchors::Pinned(_)) {
-        // The system's CAs would do for them, and the pin would be lost.
-        return Err(Failure::new(Class::Trust, message).advise(advice));
-    }
-    tracing::warn!(advice, "{message}");
-    Ok(())
+    // Another CA than the one that was asked for would do for them.
+    Err(Failure::new(Class::Trust, message).advise(advice))
 }
 
-/// The tools trust the system's CAs. In our image an earlier run with the same `/opt` may have left them another list.
-pub fn reset() {
-    let kept = Path::new(SYSTEM_CA);
-    let is_ours =
-        SYSTEM_LISTS.iter().any(|l| fs::read_link(l).is_ok_and(|to| to == Path::new(CA_LINK)));
-    if is_ours
-        && !leads_to(kept)
-        && let Err(e) = links::point(Path::new(CA_LINK), kept)
-    {
-        let advice = "make /opt writable (an emptyDir), or mount nothing there";
-        tracing::warn!(error = %e, advice, "libvirt and nbdkit may not find the system's CAs");
+/// The tools trust the system's CAs again, after an earlier run in this container has narrowed them.
+pub fn widen() {
+    let all = Path::new(SYSTEM_CA);
+    if !is_our_image() || !all.exists() || leads_to(all) {
+        return;
     }
+    if let Err(e) = links::point(Path::new(CA_LINK), all) {
+        let advice = "make /opt writable (an emptyDir), or mount nothing there";
+        tracing::warn!(error = %e, advice, "the tools trust what an earlier run trusted, or nothing");
+    }
+}
+
+fn is_our_image() -> bool {
+    SYSTEM_LISTS.iter().any(|list| fs::read_link(list).is_ok_and(|to| to == Path::new(CA_LINK)))
 }
 
 /// Whether the system's list is this file.

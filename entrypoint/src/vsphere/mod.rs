@@ -2,4 +2,5 @@
 
 pub mod access;
 pub mod anchors;
+pub mod query;
 pub mod transport;
