@@ -207,7 +207,8 @@ async fn check_server(
         url: vsphere.url.clone(),
         mode: vsphere.trust,
         thumbprint: vsphere.fingerprint,
-        ca: ca.exists().then_some(ca),
+        // A secret made from a form has the key even when nothing was filled in.
+        ca: (ca.exists() && !is_empty(&ca)).then_some(ca),
         ca_link: Some(CA_LINK.into()),
     };
     let access = access::check(&given, report).await;
@@ -219,6 +220,10 @@ async fn check_server(
             .await
     };
     Some(Server { access: access?, transport })
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
 }
 
 impl Server {
