@@ -72,9 +72,12 @@ type Disk struct {
 	Path       string `json:"path"`       // "[datastore] folder/name.vmdk"
 	Bytes      int64  `json:"bytes"`      // the size of the -flat.vmdk when 0
 	Controller string `json:"controller"` // pvscsi (default), lsilogic, lsisas1068, buslogic, ide, sata, nvme
+	// Independent disks take no part in snapshots.
+	Independent bool `json:"independent"`
 }
 
-// Snapshot is a snapshot of the VM, without its memory.
+// Snapshot is a snapshot of the VM, without its memory. Each gives each disk that takes part another file, empty unless the
+// caller brings one: web-000001.vmdk with web-000001-delta.vmdk upon web.vmdk, and so on; the VM uses the last.
 type Snapshot struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
@@ -245,6 +248,9 @@ func (c *Config) completeVM(vm *VM) error {
 	for i := range vm.Disks {
 		if err := c.completeDisk(&vm.Disks[i]); err != nil {
 			return fmt.Errorf("disks[%d]: %w", i, err)
+		}
+		if len(vm.Snapshots) > 0 && vm.Disks[i].Bytes > maximumDelta {
+			return fmt.Errorf("disks[%d]: a disk with snapshots has at most %d bytes", i, int64(maximumDelta))
 		}
 	}
 	for i, snapshot := range vm.Snapshots {

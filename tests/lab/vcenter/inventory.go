@@ -189,11 +189,12 @@ func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
 	}
 	setName(ref, encodeName(vm.Name))
 	made := object.NewVirtualMachine(inv.client, ref)
-	for _, snapshot := range vm.Snapshots {
+	for i, snapshot := range vm.Snapshots {
 		task, err := made.CreateSnapshot(ctx, snapshot.Name, snapshot.Description, false, false)
 		if _, err := finish(ctx, task, err); err != nil {
 			return fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
 		}
+		startDeltas(ref, vm, i)
 	}
 	if vm.Power != "off" {
 		task, err := made.PowerOn(ctx)
@@ -217,6 +218,35 @@ func setName(ref types.ManagedObjectReference, name string) {
 		{Name: "config.name", Val: name},
 		{Name: "summary.config.name", Val: name},
 	})
+}
+
+// startDeltas makes the VM write to the files after the (i+1)th snapshot, which the simulator leaves out. The snapshot keeps
+// the devices it has.
+func startDeltas(ref types.ManagedObjectReference, vm *VM, i int) {
+	next := map[string]string{}
+	for _, disk := range vm.Disks {
+		if chain := vm.chain(&disk); i+1 < len(chain) {
+			next[chain[i].String()] = chain[i+1].String()
+		}
+	}
+	entity := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	devices := append([]types.BaseVirtualDevice(nil), entity.Config.Hardware.Device...)
+	for j, device := range devices {
+		disk, ok := device.(*types.VirtualDisk)
+		if !ok {
+			continue
+		}
+		parent, ok := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		if !ok || next[parent.FileName] == "" {
+			continue
+		}
+		backing, now := *parent, *disk
+		backing.FileName = next[parent.FileName]
+		backing.Parent = parent
+		now.Backing = &backing
+		devices[j] = &now
+	}
+	simulator.Map.Update(entity, []types.PropertyChange{{Name: "config.hardware.device", Val: devices}})
 }
 
 // vmFolder finds or makes the folders below "vm".
