@@ -34,8 +34,9 @@ type Config struct {
 	Datastores []Datastore `json:"datastores"`
 	VMs        []VM        `json:"vms"`
 
-	// SessionIdleS ends a session unused for so long; 0 never does.
+	// SessionIdleS ends a session unused for so long, SessionLifeS one begun so long ago; 0 never does.
 	SessionIdleS float64 `json:"session_idle_s"`
+	SessionLifeS float64 `json:"session_life_s"`
 	Faults       Faults  `json:"faults"`
 }
 
@@ -83,17 +84,19 @@ type Snapshot struct {
 	Description string `json:"description"`
 }
 
-// Faults are what the network does to the clients.
+// Faults are what the network does to the clients. /vclab/stats says how often it did.
 type Faults struct {
-	// Drop is the fraction of the GETs of -flat.vmdk files cut off in the middle of the body.
+	// Drop is the fraction of the GETs of -flat.vmdk files cut off, anywhere in the body.
 	Drop float64 `json:"drop"`
+	// Refuse is the fraction of the new connections closed at once.
+	Refuse float64 `json:"refuse"`
+	// AfterBytes puts Drop and Refuse off until so much of the -flat.vmdk files has been sent.
+	AfterBytes int64 `json:"after_bytes"`
 	// LatencyMS is added before each reply.
 	LatencyMS int `json:"latency_ms"`
 }
 
-func (c *Config) idle() time.Duration {
-	return time.Duration(c.SessionIdleS * float64(time.Second))
-}
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func readConfig(file string) (*Config, error) {
 	text, err := os.ReadFile(file)
@@ -149,11 +152,11 @@ func (c *Config) complete(base string) error {
 	if c.User == "" || c.Password == "" {
 		return errors.New("user and password are needed")
 	}
-	if c.SessionIdleS < 0 {
-		return errors.New("session_idle_s is negative")
+	if c.SessionIdleS < 0 || c.SessionLifeS < 0 {
+		return errors.New("session_idle_s or session_life_s is negative")
 	}
-	if c.Faults.Drop < 0 || c.Faults.Drop > 1 || c.Faults.LatencyMS < 0 {
-		return errors.New("faults: drop is a fraction from 0 to 1, latency_ms is not negative")
+	if err := c.Faults.check(); err != nil {
+		return fmt.Errorf("faults: %w", err)
 	}
 	if len(c.Datastores) == 0 {
 		return errors.New("datastores: at least one is needed")
@@ -188,6 +191,18 @@ func (c *Config) complete(base string) error {
 			return fmt.Errorf("vms[%d] %q: its folder has a VM of this name", i, vm.Name)
 		}
 		places[place] = true
+	}
+	return nil
+}
+
+func (f *Faults) check() error {
+	for _, fraction := range []float64{f.Drop, f.Refuse} {
+		if fraction < 0 || fraction > 1 {
+			return errors.New("drop and refuse are fractions from 0 to 1")
+		}
+	}
+	if f.LatencyMS < 0 || f.AfterBytes < 0 {
+		return errors.New("latency_ms or after_bytes is negative")
 	}
 	return nil
 }

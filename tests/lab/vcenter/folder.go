@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/subtle"
-	"math/rand"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,10 +14,13 @@ import (
 type folderHandler struct {
 	config   *Config
 	sessions *sessions
+	stats    *stats
 }
 
 func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.stats.folderRequest(r.Method)
 	if !h.authorise(w, r) {
+		h.stats.Unauthorised.Add(1)
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		http.Error(w, "401 Unauthorized", http.StatusUnauthorized)
 		return
@@ -34,9 +36,9 @@ func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer file.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	// Only where clients are prepared to try again.
-	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") && h.config.Faults.Drop > rand.Float64() {
-		w = &droppingWriter{w}
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") {
+		// Only here are clients prepared to try again.
+		w = &diskWriter{ResponseWriter: w, stats: h.stats, drop: h.config.Faults.due(h.config.Faults.Drop, h.stats), cut: -1}
 	}
 	// Ranges, HEAD and Last-Modified; the file goes out in small pieces.
 	http.ServeContent(w, r, "", info.ModTime(), file)
@@ -48,7 +50,11 @@ func (h *folderHandler) authorise(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	user, password, ok := r.BasicAuth()
-	if !ok || !h.config.login(user, password) {
+	if !ok {
+		return false
+	}
+	if !h.config.login(user, password) {
+		h.stats.LoginsFailed.Add(1)
 		return false
 	}
 	w.Header().Set("Set-Cookie", setCookie(h.sessions.create()))
@@ -101,12 +107,4 @@ func matches(value, name string) bool {
 		}
 	}
 	return false
-}
-
-// droppingWriter sends half of the first piece of the body, then cuts the connection.
-type droppingWriter struct{ http.ResponseWriter }
-
-func (d *droppingWriter) Write(p []byte) (int, error) {
-	_, _ = d.ResponseWriter.Write(p[:len(p)/2])
-	panic(http.ErrAbortHandler)
 }
