@@ -37,12 +37,14 @@ type diskWriter struct {
 	http.ResponseWriter
 	stats *stats
 	drop  bool
+	disk  bool  // what is sent is of the disk, not an error's text
 	cut   int64 // bytes left until then; negative: not drawn, or never
 }
 
 func (d *diskWriter) WriteHeader(status int) {
+	d.disk = status < http.StatusMultipleChoices
 	length, err := strconv.ParseInt(d.Header().Get("Content-Length"), 10, 64)
-	if d.drop && err == nil && length > 0 && status < http.StatusMultipleChoices {
+	if d.drop && d.disk && err == nil && length > 0 {
 		d.cut = rand.Int63n(length)
 	}
 	d.ResponseWriter.WriteHeader(status)
@@ -51,7 +53,9 @@ func (d *diskWriter) WriteHeader(status int) {
 func (d *diskWriter) Write(p []byte) (int, error) {
 	if d.cut < 0 || int64(len(p)) <= d.cut {
 		n, err := d.ResponseWriter.Write(p)
-		d.stats.DiskBytes.Add(int64(n))
+		if d.disk {
+			d.stats.DiskBytes.Add(int64(n))
+		}
 		if d.cut >= 0 {
 			d.cut -= int64(n)
 		}

@@ -75,24 +75,34 @@ func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
 	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !matches(dc, h.config.Datacenter) {
 		return nil, nil
 	}
-	for i := range h.config.Datastores {
-		datastore := &h.config.Datastores[i]
-		if !matches(query.Get("dsName"), datastore.Name) {
-			continue
-		}
-		name := path.Clean("/" + strings.TrimPrefix(at.Path, "/folder"))
-		file, err := os.Open(filepath.Join(datastore.Directory, filepath.FromSlash(name)))
-		if err != nil {
-			return nil, nil
-		}
-		info, err := file.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			file.Close()
-			return nil, nil
-		}
-		return file, info
+	datastore := h.config.queried(query.Get("dsName"))
+	if datastore == nil {
+		return nil, nil
 	}
-	return nil, nil
+	name := path.Clean("/" + strings.TrimPrefix(at.Path, "/folder"))
+	file, err := os.Open(filepath.Join(datastore.Directory, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, nil
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		file.Close()
+		return nil, nil
+	}
+	return file, info
+}
+
+// queried is the datastore a query's value means, best by its very name: a/b and a%2fb are two.
+func (c *Config) queried(value string) *Datastore {
+	if exact := c.datastore(value); exact != nil {
+		return exact
+	}
+	for i := range c.Datastores {
+		if matches(value, c.Datastores[i].Name) {
+			return &c.Datastores[i]
+		}
+	}
+	return nil
 }
 
 // matches says whether a query's value, already decoded once, means this name. The real server decodes dcPath and dsName
