@@ -28,11 +28,14 @@ type Config struct {
 	User        string `json:"user"`
 	Password    string `json:"password"`
 
-	Datacenter string      `json:"datacenter"`
-	Cluster    string      `json:"cluster"` // empty: the host stands alone
-	Host       string      `json:"host"`
-	Datastores []Datastore `json:"datastores"`
-	VMs        []VM        `json:"vms"`
+	Datacenter string `json:"datacenter"`
+	Cluster    string `json:"cluster"` // empty: the host stands alone
+	Host       string `json:"host"`
+	// DatacenterFolder has the names of the folders around the datacenter, HostFolder those around the cluster or host.
+	DatacenterFolder []string    `json:"datacenter_folder"`
+	HostFolder       []string    `json:"host_folder"`
+	Datastores       []Datastore `json:"datastores"`
+	VMs              []VM        `json:"vms"`
 
 	// SessionIdleS ends a session unused for so long, SessionLifeS one begun so long ago; 0 never does.
 	SessionIdleS float64 `json:"session_idle_s"`
@@ -130,12 +133,17 @@ func (c *Config) complete(base string) error {
 			return errors.New("vpx needs datacenter and host")
 		}
 	case "esx":
-		if c.Datacenter != "" || c.Cluster != "" || c.Host != "" {
+		if c.Datacenter != "" || c.Cluster != "" || c.Host != "" || len(c.DatacenterFolder)+len(c.HostFolder) > 0 {
 			return errors.New("esx has no datacenter, cluster or host")
 		}
 		c.Datacenter = esxDatacenter
 	default:
 		return fmt.Errorf("mode %q: vpx or esx", c.Mode)
+	}
+	for _, name := range append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.HostFolder...) {
+		if name == "" {
+			return errors.New("datacenter_folder or host_folder: a name is empty")
+		}
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -182,10 +190,11 @@ func (c *Config) complete(base string) error {
 		if err := c.completeVM(vm); err != nil {
 			return fmt.Errorf("vms[%d] %q: %w", i, vm.Name, err)
 		}
-		if other, ok := used[vm.VMX]; ok {
-			return fmt.Errorf("vms[%d] %q: vmx %s is that of %q", i, vm.Name, vm.VMX, other)
+		home := path.Dir(vm.VMX) // the simulator wants one for each
+		if other, ok := used[home]; ok {
+			return fmt.Errorf("vms[%d] %q: vmx %s is in the folder of %q", i, vm.Name, vm.VMX, other)
 		}
-		used[vm.VMX] = vm.Name
+		used[home] = vm.Name
 		place := fmt.Sprintf("%q", append(vm.Folder[:len(vm.Folder):len(vm.Folder)], vm.Name))
 		if places[place] {
 			return fmt.Errorf("vms[%d] %q: its folder has a VM of this name", i, vm.Name)

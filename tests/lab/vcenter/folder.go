@@ -72,7 +72,7 @@ func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
 		return nil, nil
 	}
 	// A host by itself takes its only datacenter for granted.
-	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !matches(dc, h.config.Datacenter) {
+	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !h.config.isDatacenter(dc) {
 		return nil, nil
 	}
 	datastore := h.config.queried(query.Get("dsName"))
@@ -92,6 +92,17 @@ func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
 	return file, info
 }
 
+// isDatacenter says whether a query's value means our datacenter: the names of its folders and its own, between slashes. Each
+// is taken as typed or as vCenter has it, all of one kind.
+func (c *Config) isDatacenter(value string) bool {
+	typed := append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.Datacenter)
+	var encoded []string
+	for _, name := range typed {
+		encoded = append(encoded, encodeName(name))
+	}
+	return matches(value, strings.Join(typed, "/")) || meansExactly(value, strings.Join(encoded, "/"))
+}
+
 // queried is the datastore a query's value means, best by its very name: a/b and a%2fb are two.
 func (c *Config) queried(value string) *Datastore {
 	if exact := c.datastore(value); exact != nil {
@@ -108,13 +119,10 @@ func (c *Config) queried(value string) *Datastore {
 // matches says whether a query's value, already decoded once, means this name. The real server decodes dcPath and dsName
 // once more than HTTP does, and its names have % and / encoded; virt-v2v quoted once, then twice.
 func matches(value, name string) bool {
-	for _, form := range []string{name, encodeName(name)} {
-		if value == form {
-			return true
-		}
-		if again, err := url.PathUnescape(value); err == nil && again == form {
-			return true
-		}
-	}
-	return false
+	return meansExactly(value, name) || meansExactly(value, encodeName(name))
+}
+
+func meansExactly(value, name string) bool {
+	again, err := url.PathUnescape(value)
+	return value == name || err == nil && again == name
 }

@@ -79,3 +79,18 @@ func TestFolder(t *testing.T) {
 		t.Error(reply.Code, reply.Header())
 	}
 }
+
+func TestDatacenterInFolders(t *testing.T) {
+	config := &Config{DatacenterFolder: []string{"a/b", "c d"}, Datacenter: "DC"}
+	for value, want := range map[string]bool{
+		"a%2fb/c d/DC":     true,
+		"a%252fb/c%20d/DC": true,
+		"a/b/c d/DC":       true,
+		"DC":               false,
+		"c d/DC":           false,
+	} {
+		if got := config.isDatacenter(value); got != want {
+			t.Errorf("%s: %v", value, got)
+		}
+	}
+}

@@ -94,19 +94,29 @@ func (inv *inventory) addHost(ctx context.Context) error {
 	if c.Mode == "esx" {
 		datacenter = object.NewDatacenter(inv.client, esx.Datacenter.Reference())
 		inv.host = object.NewHostSystem(inv.client, esx.HostSystem.Reference())
-	} else if datacenter, err = object.NewRootFolder(inv.client).CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
-		return err
+	} else {
+		folder, err := inv.folder(ctx, object.NewRootFolder(inv.client), c.DatacenterFolder)
+		if err != nil {
+			return err
+		}
+		if datacenter, err = folder.CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
+			return err
+		}
 	}
 	if inv.folders, err = datacenter.Folders(ctx); err != nil {
 		return err
 	}
 	if c.Mode == "vpx" {
 		spec := types.HostConnectSpec{HostName: encodeName(c.Host)}
+		folder, err := inv.folder(ctx, inv.folders.HostFolder, c.HostFolder)
+		if err != nil {
+			return err
+		}
 		var task *object.Task
 		if c.Cluster == "" {
-			task, err = inv.folders.HostFolder.AddStandaloneHost(ctx, spec, true, nil, nil)
+			task, err = folder.AddStandaloneHost(ctx, spec, true, nil, nil)
 		} else {
-			cluster, failed := inv.folders.HostFolder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
+			cluster, failed := folder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
 			if failed != nil {
 				return failed
 			}
@@ -166,7 +176,7 @@ func (inv *inventory) addNetworks(ctx context.Context) error {
 
 // addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
 func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
-	folder, err := inv.vmFolder(ctx, vm.Folder)
+	folder, err := inv.folder(ctx, inv.folders.VmFolder, vm.Folder)
 	if err != nil {
 		return err
 	}
@@ -249,9 +259,8 @@ func startDeltas(ref types.ManagedObjectReference, vm *VM, i int) {
 	simulator.Map.Update(entity, []types.PropertyChange{{Name: "config.hardware.device", Val: devices}})
 }
 
-// vmFolder finds or makes the folders below "vm".
-func (inv *inventory) vmFolder(ctx context.Context, names []string) (*object.Folder, error) {
-	folder := inv.folders.VmFolder
+// folder finds or makes the folders below another.
+func (inv *inventory) folder(ctx context.Context, folder *object.Folder, names []string) (*object.Folder, error) {
 	search := object.NewSearchIndex(inv.client)
 	for _, name := range names {
 		found, err := search.FindChild(ctx, folder, encodeName(name))
