@@ -28,14 +28,18 @@ type Config struct {
 	User        string `json:"user"`
 	Password    string `json:"password"`
 
-	Datacenter string      `json:"datacenter"`
-	Cluster    string      `json:"cluster"` // empty: the host stands alone
-	Host       string      `json:"host"`
-	Datastores []Datastore `json:"datastores"`
-	VMs        []VM        `json:"vms"`
+	Datacenter string `json:"datacenter"`
+	Cluster    string `json:"cluster"` // empty: the host stands alone
+	Host       string `json:"host"`
+	// DatacenterFolder has the names of the folders around the datacenter, HostFolder those around the cluster or host.
+	DatacenterFolder []string    `json:"datacenter_folder"`
+	HostFolder       []string    `json:"host_folder"`
+	Datastores       []Datastore `json:"datastores"`
+	VMs              []VM        `json:"vms"`
 
-	// SessionIdleS ends a session unused for so long; 0 never does.
+	// SessionIdleS ends a session unused for so long, SessionLifeS one begun so long ago; 0 never does.
 	SessionIdleS float64 `json:"session_idle_s"`
+	SessionLifeS float64 `json:"session_life_s"`
 	Faults       Faults  `json:"faults"`
 }
 
@@ -72,25 +76,30 @@ type Disk struct {
 	Path       string `json:"path"`       // "[datastore] folder/name.vmdk"
 	Bytes      int64  `json:"bytes"`      // the size of the -flat.vmdk when 0
 	Controller string `json:"controller"` // pvscsi (default), lsilogic, lsisas1068, buslogic, ide, sata, nvme
+	// Independent disks take no part in snapshots.
+	Independent bool `json:"independent"`
 }
 
-// Snapshot is a snapshot of the VM, without its memory.
+// Snapshot is a snapshot of the VM, without its memory. Each gives each disk that takes part another file, empty unless the
+// caller brings one: web-000001.vmdk with web-000001-delta.vmdk upon web.vmdk, and so on; the VM uses the last.
 type Snapshot struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 }
 
-// Faults are what the network does to the clients.
+// Faults are what the network does to the clients. /vclab/stats says how often it did.
 type Faults struct {
-	// Drop is the fraction of the GETs of -flat.vmdk files cut off in the middle of the body.
+	// Drop is the fraction of the GETs of -flat.vmdk files cut off, anywhere in the body.
 	Drop float64 `json:"drop"`
+	// Refuse is the fraction of the new connections closed at once.
+	Refuse float64 `json:"refuse"`
+	// AfterBytes puts Drop and Refuse off until so much of the -flat.vmdk files has been sent.
+	AfterBytes int64 `json:"after_bytes"`
 	// LatencyMS is added before each reply.
 	LatencyMS int `json:"latency_ms"`
 }
 
-func (c *Config) idle() time.Duration {
-	return time.Duration(c.SessionIdleS * float64(time.Second))
-}
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func readConfig(file string) (*Config, error) {
 	text, err := os.ReadFile(file)
@@ -124,12 +133,17 @@ func (c *Config) complete(base string) error {
 			return errors.New("vpx needs datacenter and host")
 		}
 	case "esx":
-		if c.Datacenter != "" || c.Cluster != "" || c.Host != "" {
+		if c.Datacenter != "" || c.Cluster != "" || c.Host != "" || len(c.DatacenterFolder)+len(c.HostFolder) > 0 {
 			return errors.New("esx has no datacenter, cluster or host")
 		}
 		c.Datacenter = esxDatacenter
 	default:
 		return fmt.Errorf("mode %q: vpx or esx", c.Mode)
+	}
+	for _, name := range append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.HostFolder...) {
+		if name == "" {
+			return errors.New("datacenter_folder or host_folder: a name is empty")
+		}
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -146,11 +160,11 @@ func (c *Config) complete(base string) error {
 	if c.User == "" || c.Password == "" {
 		return errors.New("user and password are needed")
 	}
-	if c.SessionIdleS < 0 {
-		return errors.New("session_idle_s is negative")
+	if c.SessionIdleS < 0 || c.SessionLifeS < 0 {
+		return errors.New("session_idle_s or session_life_s is negative")
 	}
-	if c.Faults.Drop < 0 || c.Faults.Drop > 1 || c.Faults.LatencyMS < 0 {
-		return errors.New("faults: drop is a fraction from 0 to 1, latency_ms is not negative")
+	if err := c.Faults.check(); err != nil {
+		return fmt.Errorf("faults: %w", err)
 	}
 	if len(c.Datastores) == 0 {
 		return errors.New("datastores: at least one is needed")
@@ -176,15 +190,28 @@ func (c *Config) complete(base string) error {
 		if err := c.completeVM(vm); err != nil {
 			return fmt.Errorf("vms[%d] %q: %w", i, vm.Name, err)
 		}
-		if other, ok := used[vm.VMX]; ok {
-			return fmt.Errorf("vms[%d] %q: vmx %s is that of %q", i, vm.Name, vm.VMX, other)
+		home := path.Dir(vm.VMX) // the simulator wants one for each
+		if other, ok := used[home]; ok {
+			return fmt.Errorf("vms[%d] %q: vmx %s is in the folder of %q", i, vm.Name, vm.VMX, other)
 		}
-		used[vm.VMX] = vm.Name
+		used[home] = vm.Name
 		place := fmt.Sprintf("%q", append(vm.Folder[:len(vm.Folder):len(vm.Folder)], vm.Name))
 		if places[place] {
 			return fmt.Errorf("vms[%d] %q: its folder has a VM of this name", i, vm.Name)
 		}
 		places[place] = true
+	}
+	return nil
+}
+
+func (f *Faults) check() error {
+	for _, fraction := range []float64{f.Drop, f.Refuse} {
+		if fraction < 0 || fraction > 1 {
+			return errors.New("drop and refuse are fractions from 0 to 1")
+		}
+	}
+	if f.LatencyMS < 0 || f.AfterBytes < 0 {
+		return errors.New("latency_ms or after_bytes is negative")
 	}
 	return nil
 }
@@ -245,6 +272,9 @@ func (c *Config) completeVM(vm *VM) error {
 	for i := range vm.Disks {
 		if err := c.completeDisk(&vm.Disks[i]); err != nil {
 			return fmt.Errorf("disks[%d]: %w", i, err)
+		}
+		if len(vm.Snapshots) > 0 && vm.Disks[i].Bytes > maximumDelta {
+			return fmt.Errorf("disks[%d]: a disk with snapshots has at most %d bytes", i, int64(maximumDelta))
 		}
 	}
 	for i, snapshot := range vm.Snapshots {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/subtle"
-	"math/rand"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,10 +14,13 @@ import (
 type folderHandler struct {
 	config   *Config
 	sessions *sessions
+	stats    *stats
 }
 
 func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.stats.folderRequest(r.Method)
 	if !h.authorise(w, r) {
+		h.stats.Unauthorised.Add(1)
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		http.Error(w, "401 Unauthorized", http.StatusUnauthorized)
 		return
@@ -34,9 +36,9 @@ func (h *folderHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer file.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	// Only where clients are prepared to try again.
-	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") && h.config.Faults.Drop > rand.Float64() {
-		w = &droppingWriter{w}
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "-flat.vmdk") {
+		// Only here are clients prepared to try again.
+		w = &diskWriter{ResponseWriter: w, stats: h.stats, drop: h.config.Faults.due(h.config.Faults.Drop, h.stats), cut: -1}
 	}
 	// Ranges, HEAD and Last-Modified; the file goes out in small pieces.
 	http.ServeContent(w, r, "", info.ModTime(), file)
@@ -48,7 +50,11 @@ func (h *folderHandler) authorise(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	user, password, ok := r.BasicAuth()
-	if !ok || !h.config.login(user, password) {
+	if !ok {
+		return false
+	}
+	if !h.config.login(user, password) {
+		h.stats.LoginsFailed.Add(1)
 		return false
 	}
 	w.Header().Set("Set-Cookie", setCookie(h.sessions.create()))
@@ -66,47 +72,57 @@ func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
 		return nil, nil
 	}
 	// A host by itself takes its only datacenter for granted.
-	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !matches(dc, h.config.Datacenter) {
+	if dc := query.Get("dcPath"); !(dc == "" && h.config.Mode == "esx") && !h.config.isDatacenter(dc) {
 		return nil, nil
 	}
-	for i := range h.config.Datastores {
-		datastore := &h.config.Datastores[i]
-		if !matches(query.Get("dsName"), datastore.Name) {
-			continue
-		}
-		name := path.Clean("/" + strings.TrimPrefix(at.Path, "/folder"))
-		file, err := os.Open(filepath.Join(datastore.Directory, filepath.FromSlash(name)))
-		if err != nil {
-			return nil, nil
-		}
-		info, err := file.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			file.Close()
-			return nil, nil
-		}
-		return file, info
+	datastore := h.config.queried(query.Get("dsName"))
+	if datastore == nil {
+		return nil, nil
 	}
-	return nil, nil
+	name := path.Clean("/" + strings.TrimPrefix(at.Path, "/folder"))
+	file, err := os.Open(filepath.Join(datastore.Directory, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, nil
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		file.Close()
+		return nil, nil
+	}
+	return file, info
+}
+
+// isDatacenter says whether a query's value means our datacenter: the names of its folders and its own, between slashes. Each
+// is taken as typed or as vCenter has it, all of one kind.
+func (c *Config) isDatacenter(value string) bool {
+	typed := append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.Datacenter)
+	var encoded []string
+	for _, name := range typed {
+		encoded = append(encoded, encodeName(name))
+	}
+	return matches(value, strings.Join(typed, "/")) || meansExactly(value, strings.Join(encoded, "/"))
+}
+
+// queried is the datastore a query's value means, best by its very name: a/b and a%2fb are two.
+func (c *Config) queried(value string) *Datastore {
+	if exact := c.datastore(value); exact != nil {
+		return exact
+	}
+	for i := range c.Datastores {
+		if matches(value, c.Datastores[i].Name) {
+			return &c.Datastores[i]
+		}
+	}
+	return nil
 }
 
 // matches says whether a query's value, already decoded once, means this name. The real server decodes dcPath and dsName
 // once more than HTTP does, and its names have % and / encoded; virt-v2v quoted once, then twice.
 func matches(value, name string) bool {
-	for _, form := range []string{name, encodeName(name)} {
-		if value == form {
-			return true
-		}
-		if again, err := url.PathUnescape(value); err == nil && again == form {
-			return true
-		}
-	}
-	return false
+	return meansExactly(value, name) || meansExactly(value, encodeName(name))
 }
 
-// droppingWriter sends half of the first piece of the body, then cuts the connection.
-type droppingWriter struct{ http.ResponseWriter }
-
-func (d *droppingWriter) Write(p []byte) (int, error) {
-	_, _ = d.ResponseWriter.Write(p[:len(p)/2])
-	panic(http.ErrAbortHandler)
+func meansExactly(value, name string) bool {
+	again, err := url.PathUnescape(value)
+	return value == name || err == nil && again == name
 }

@@ -94,19 +94,29 @@ func (inv *inventory) addHost(ctx context.Context) error {
 	if c.Mode == "esx" {
 		datacenter = object.NewDatacenter(inv.client, esx.Datacenter.Reference())
 		inv.host = object.NewHostSystem(inv.client, esx.HostSystem.Reference())
-	} else if datacenter, err = object.NewRootFolder(inv.client).CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
-		return err
+	} else {
+		folder, err := inv.folder(ctx, object.NewRootFolder(inv.client), c.DatacenterFolder)
+		if err != nil {
+			return err
+		}
+		if datacenter, err = folder.CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
+			return err
+		}
 	}
 	if inv.folders, err = datacenter.Folders(ctx); err != nil {
 		return err
 	}
 	if c.Mode == "vpx" {
 		spec := types.HostConnectSpec{HostName: encodeName(c.Host)}
+		folder, err := inv.folder(ctx, inv.folders.HostFolder, c.HostFolder)
+		if err != nil {
+			return err
+		}
 		var task *object.Task
 		if c.Cluster == "" {
-			task, err = inv.folders.HostFolder.AddStandaloneHost(ctx, spec, true, nil, nil)
+			task, err = folder.AddStandaloneHost(ctx, spec, true, nil, nil)
 		} else {
-			cluster, failed := inv.folders.HostFolder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
+			cluster, failed := folder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
 			if failed != nil {
 				return failed
 			}
@@ -166,7 +176,7 @@ func (inv *inventory) addNetworks(ctx context.Context) error {
 
 // addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
 func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
-	folder, err := inv.vmFolder(ctx, vm.Folder)
+	folder, err := inv.folder(ctx, inv.folders.VmFolder, vm.Folder)
 	if err != nil {
 		return err
 	}
@@ -189,11 +199,12 @@ func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
 	}
 	setName(ref, encodeName(vm.Name))
 	made := object.NewVirtualMachine(inv.client, ref)
-	for _, snapshot := range vm.Snapshots {
+	for i, snapshot := range vm.Snapshots {
 		task, err := made.CreateSnapshot(ctx, snapshot.Name, snapshot.Description, false, false)
 		if _, err := finish(ctx, task, err); err != nil {
 			return fmt.Errorf("snapshot %q: %w", snapshot.Name, err)
 		}
+		startDeltas(ref, vm, i)
 	}
 	if vm.Power != "off" {
 		task, err := made.PowerOn(ctx)
@@ -219,9 +230,37 @@ func setName(ref types.ManagedObjectReference, name string) {
 	})
 }
 
-// vmFolder finds or makes the folders below "vm".
-func (inv *inventory) vmFolder(ctx context.Context, names []string) (*object.Folder, error) {
-	folder := inv.folders.VmFolder
+// startDeltas makes the VM write to the files after the (i+1)th snapshot, which the simulator leaves out. The snapshot keeps
+// the devices it has.
+func startDeltas(ref types.ManagedObjectReference, vm *VM, i int) {
+	next := map[string]string{}
+	for _, disk := range vm.Disks {
+		if chain := vm.chain(&disk); i+1 < len(chain) {
+			next[chain[i].String()] = chain[i+1].String()
+		}
+	}
+	entity := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	devices := append([]types.BaseVirtualDevice(nil), entity.Config.Hardware.Device...)
+	for j, device := range devices {
+		disk, ok := device.(*types.VirtualDisk)
+		if !ok {
+			continue
+		}
+		parent, ok := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		if !ok || next[parent.FileName] == "" {
+			continue
+		}
+		backing, now := *parent, *disk
+		backing.FileName = next[parent.FileName]
+		backing.Parent = parent
+		now.Backing = &backing
+		devices[j] = &now
+	}
+	simulator.Map.Update(entity, []types.PropertyChange{{Name: "config.hardware.device", Val: devices}})
+}
+
+// folder finds or makes the folders below another.
+func (inv *inventory) folder(ctx context.Context, folder *object.Folder, names []string) (*object.Folder, error) {
 	search := object.NewSearchIndex(inv.client)
 	for _, name := range names {
 		found, err := search.FindChild(ctx, folder, encodeName(name))

@@ -67,17 +67,27 @@ func run(file string, verbose bool) error {
 	if err != nil {
 		return err
 	}
+	counted := &stats{}
 	server := &http.Server{
-		Handler:           handler(config, inv.service, verbose),
+		Handler:           handler(config, inv.service, counted, verbose),
 		ReadHeaderTimeout: time.Minute,
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+		TLSConfig: &tls.Config{
+			Certificates:                []tls.Certificate{pair},
+			MinVersion:                  tls.VersionTLS12,
+			DynamicRecordSizingDisabled: true, // large records from the start: disks are what most of the bytes are
+		},
 		// The real server speaks HTTP/1.1 here.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		ErrorLog:     log.Default(),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.ServeTLS(listener, "", "") }()
-	if err := ready(listener.Addr(), pair); err != nil {
+	refusing := &refusingListener{Listener: listener, faults: &config.Faults, stats: counted}
+	go func() { failed <- server.ServeTLS(refusing, "", "") }()
+	counters, err := serveStats(listener.Addr(), counted)
+	if err != nil {
+		return err
+	}
+	if err := ready(listener.Addr(), counters, pair); err != nil {
 		return err
 	}
 	select {
@@ -88,15 +98,39 @@ func run(file string, verbose bool) error {
 	}
 }
 
-// ready tells the caller, in one line of JSON, where the server is and what VDDK calls its thumbprint.
-func ready(address net.Addr, pair tls.Certificate) error {
+// reach is the host and port by which clients on this machine reach a listener.
+func reach(address net.Addr) (string, int, error) {
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok {
-		return errors.New("not a TCP address")
+		return "", 0, errors.New("not a TCP address")
 	}
-	ip := tcp.IP
-	if ip.IsUnspecified() {
-		ip = net.IPv4(127, 0, 0, 1)
+	if tcp.IP.IsUnspecified() {
+		return "127.0.0.1", tcp.Port, nil
+	}
+	return tcp.IP.String(), tcp.Port, nil
+}
+
+// serveStats serves the counters beside the server, where no fault happens, and says where.
+func serveStats(server net.Addr, counted *stats) (string, error) {
+	host, _, err := reach(server)
+	if err != nil {
+		return "", err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(statsPath, counted)
+	go func() { _ = http.Serve(listener, mux) }() // until the program ends
+	return "http://" + listener.Addr().String() + statsPath, nil
+}
+
+// ready tells the caller, in one line of JSON, where the server and its counters are and what VDDK calls its thumbprint.
+func ready(address net.Addr, counters string, pair tls.Certificate) error {
+	host, port, err := reach(address)
+	if err != nil {
+		return err
 	}
 	var thumbprint []string
 	for _, b := range sha1.Sum(pair.Certificate[0]) {
@@ -106,21 +140,23 @@ func ready(address net.Addr, pair tls.Certificate) error {
 		URL        string `json:"url"`
 		Port       int    `json:"port"`
 		Thumbprint string `json:"thumbprint"`
+		Stats      string `json:"stats"`
 	}{
-		"https://" + net.JoinHostPort(ip.String(), fmt.Sprint(tcp.Port)),
-		tcp.Port,
+		"https://" + net.JoinHostPort(host, fmt.Sprint(port)),
+		port,
 		strings.Join(thumbprint, ":"),
+		counters,
 	})
 }
 
-func handler(config *Config, service *simulator.Service, verbose bool) http.Handler {
-	live := newSessions(config.idle())
-	soap := &soapHandler{service: service, sessions: live, verbose: verbose}
+func handler(config *Config, service *simulator.Service, counted *stats, verbose bool) http.Handler {
+	live := newSessions(config, counted)
+	soap := &soapHandler{service: service, sessions: live, stats: counted, verbose: verbose}
 	mux := http.NewServeMux()
 	mux.Handle("/sdk", soap)
 	mux.Handle("/sdk/vimService", soap)
 	mux.HandleFunc("/sdk/vimServiceVersions.xml", service.ServiceVersions)
-	folder := &folderHandler{config: config, sessions: live}
+	folder := &folderHandler{config: config, sessions: live, stats: counted}
 	latency := time.Duration(config.Faults.LatencyMS) * time.Millisecond
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(latency)
@@ -152,3 +188,10 @@ func (n *notedStatus) WriteHeader(status int) {
 
 // Unwrap is how the standard library finds the writer's other methods.
 func (n *notedStatus) Unwrap() http.ResponseWriter { return n.ResponseWriter }
+
+// Flush sends what the server still holds back.
+func (n *notedStatus) Flush() {
+	if flusher, ok := n.ResponseWriter.(http.Flusher); ok {
+		flusher.Flush()
+	}
+}

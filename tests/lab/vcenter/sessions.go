@@ -13,22 +13,41 @@ import (
 	"github.com/vmware/govmomi/vim25/soap"
 )
 
-// sessions are the live ones, of SOAP logins and of /folder/ alike: each may use both, as on the real server.
+// sessions are the live ones. Those of SOAP logins may read /folder/ too, as on the real server.
 type sessions struct {
-	idle time.Duration // 0: for ever
+	idle, life time.Duration // 0: for ever
+	now        func() time.Time
+	stats      *stats
 
 	mutex sync.Mutex
-	used  map[string]time.Time
+	live  map[string]*session
 }
 
-func newSessions(idle time.Duration) *sessions {
-	return &sessions{idle: idle, used: map[string]time.Time{}}
+type session struct{ made, used time.Time }
+
+func newSessions(config *Config, stats *stats) *sessions {
+	return &sessions{
+		idle:  seconds(config.SessionIdleS),
+		life:  seconds(config.SessionLifeS),
+		now:   time.Now,
+		stats: stats,
+		live:  map[string]*session{},
+	}
 }
 
 func (s *sessions) add(id string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.used[id] = time.Now()
+	now := s.now()
+	s.live[id] = &session{made: now, used: now}
+	s.stats.SessionsMade.Add(1)
+}
+
+// end is a logout.
+func (s *sessions) end(id string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	delete(s.live, id)
 }
 
 func (s *sessions) create() string {
@@ -45,15 +64,17 @@ func (s *sessions) create() string {
 func (s *sessions) use(id string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	used, ok := s.used[id]
+	session, ok := s.live[id]
 	if !ok {
 		return false
 	}
-	if s.idle > 0 && time.Since(used) > s.idle {
-		delete(s.used, id)
+	now := s.now()
+	if s.idle > 0 && now.Sub(session.used) > s.idle || s.life > 0 && now.Sub(session.made) > s.life {
+		delete(s.live, id)
+		s.stats.SessionsExpired.Add(1)
 		return false
 	}
-	s.used[id] = time.Now()
+	session.used = now
 	return true
 }
 

@@ -15,6 +15,7 @@ import (
 type soapHandler struct {
 	service  *simulator.Service
 	sessions *sessions
+	stats    *stats
 	verbose  bool
 }
 
@@ -30,11 +31,13 @@ func (h *heldReply) WriteHeader(status int)      { h.status = status }
 func (h *heldReply) Write(p []byte) (int, error) { return h.body.Write(p) }
 
 func (h *soapHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.stats.SOAP.Add(1)
 	if h.verbose {
 		r.Body = &loggedBody{ReadCloser: r.Body}
 	}
 	// The simulator sees only cookies of sessions that are still alive.
-	if id := sessionCookie(r); id != "" && !h.sessions.use(id) {
+	id := sessionCookie(r)
+	if id != "" && !h.sessions.use(id) {
 		r.Header.Del("Cookie")
 	}
 	held := &heldReply{header: w.Header(), status: http.StatusOK}
@@ -45,7 +48,7 @@ func (h *soapHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			held.header.Set("Set-Cookie", setCookie(cookie.Value))
 		}
 	}
-	reply := bytes.Replace(normalise(held.body.Bytes()), simulatorLoginFault, realLoginFault, 1)
+	reply := h.words(id, normalise(held.body.Bytes()))
 	if h.verbose {
 		if body, ok := r.Body.(*loggedBody); ok {
 			log.Printf("> %s", redact(body.text.String()))
@@ -57,11 +60,29 @@ func (h *soapHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(reply)
 }
 
-// What the real server says to a wrong name or password, and what the simulator does.
+// What the simulator says of a fault, and what the real server does.
 var (
-	simulatorLoginFault = []byte("<faultstring>Login failure</faultstring>")
-	realLoginFault      = []byte("<faultstring>Cannot complete login due to an incorrect user name or password.</faultstring>")
+	simulatorLoginFault   = []byte("<faultstring>Login failure</faultstring>")
+	realLoginFault        = []byte("<faultstring>Cannot complete login due to an incorrect user name or password.</faultstring>")
+	simulatorSessionFault = []byte("<faultstring></faultstring>")
+	realSessionFault      = []byte("<faultstring>The session is not authenticated.</faultstring>")
 )
+
+// words counts the logins that failed, ends the session (its id is given) that logged out, and puts the real server's words
+// into faults.
+func (h *soapHandler) words(id string, reply []byte) []byte {
+	switch {
+	case bytes.Contains(reply, []byte("<LogoutResponse ")):
+		h.sessions.end(id)
+	case bytes.Contains(reply, simulatorLoginFault):
+		h.stats.LoginsFailed.Add(1)
+		return bytes.Replace(reply, simulatorLoginFault, realLoginFault, 1)
+	case bytes.Contains(reply, []byte("<NotAuthenticatedFault ")):
+		h.stats.NotAuthenticated.Add(1)
+		return bytes.Replace(reply, simulatorSessionFault, realSessionFault, 1)
+	}
+	return reply
+}
 
 var passwordElement = regexp.MustCompile(`(?s)(<(?:\w+:)?password\b[^>]*>).*?(</)`)
 

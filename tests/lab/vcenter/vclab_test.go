@@ -114,6 +114,10 @@ func TestConfigErrors(t *testing.T) {
 		{`"[ds] web/web.vmdk"`, `"[ds] web/web.vmdk", "controller": "virtio"`, `controller "virtio"`},
 		{`42000000-`, `x`, `uuid`},
 		{`"name": "web",`, `"name": "web", "memory_mib": 1023,`, `memory_mib`},
+		{`"vms": [`, `"vms": [{"name": "w", "uuid": "42000000-1111-2222-3333-444455556667", "vmx": "[ds] web/w.vmx"},`, `in the folder of "w"`},
+		{`"host": "h",`, `"host": "h", "datacenter_folder": [""],`, `a name is empty`},
+		{`"host": "h",`, `"host": "h", "faults": {"refuse": 1.5},`, `fractions from 0 to 1`},
+		{`"host": "h",`, `"host": "h", "session_life_s": -1,`, `negative`},
 	} {
 		file := filepath.Join(dir, "lab.json")
 		if err := os.WriteFile(file, []byte(strings.Replace(good, c.old, c.new, 1)), 0o600); err != nil {

@@ -19,13 +19,17 @@ func (c *Config) writeFiles(vm *VM) error {
 	if err := c.writeNew(at, c.vmxText(vm, at)); err != nil {
 		return err
 	}
-	for _, disk := range vm.Disks {
-		at, err := parseFilePath(disk.Path)
-		if err != nil {
-			return err
-		}
-		if err := c.writeNew(at, descriptorText(disk, at)); err != nil {
-			return err
+	for i := range vm.Disks {
+		disk := &vm.Disks[i]
+		for j, at := range vm.chain(disk) {
+			if j == 0 {
+				err = c.writeNew(at, descriptorText(disk, at))
+			} else {
+				err = c.writeDelta(vm, disk, j)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -87,7 +91,10 @@ func (c *Config) vmxText(vm *VM, at filePath) string {
 		if place.bus == "scsi" {
 			set(device+".deviceType", "scsi-hardDisk")
 		}
-		set(device+".fileName", c.vmxFileName(place.disk, at))
+		set(device+".fileName", c.vmxFileName(vm, place.disk, at))
+		if place.disk.Independent {
+			set(device+".mode", "independent-persistent")
+		}
 	}
 	for i, nic := range vm.NICs {
 		card := fmt.Sprintf("ethernet%d", i)
@@ -101,11 +108,9 @@ func (c *Config) vmxText(vm *VM, at filePath) string {
 }
 
 // vmxFileName is relative to the .vmx where it can be.
-func (c *Config) vmxFileName(disk *Disk, vmx filePath) string {
-	at, err := parseFilePath(disk.Path)
-	if err != nil {
-		return ""
-	}
+func (c *Config) vmxFileName(vm *VM, disk *Disk, vmx filePath) string {
+	chain := vm.chain(disk)
+	at := chain[len(chain)-1]
 	if at.datastore == vmx.datastore && path.Dir(at.name) == path.Dir(vmx.name) {
 		return path.Base(at.name)
 	}
@@ -174,7 +179,7 @@ func vmxEscape(value string) string {
 }
 
 // descriptorText is the small text file beside the -flat.vmdk.
-func descriptorText(disk Disk, at filePath) string {
+func descriptorText(disk *Disk, at filePath) string {
 	adapter := "lsilogic"
 	switch disk.Controller {
 	case "ide", "buslogic":
