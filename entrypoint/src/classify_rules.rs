@@ -20,7 +20,8 @@ pub const RULES: &[Rule] = &[
         "self-signed certificate", "self signed certificate",
         "certificate cannot be authenticated", "host key verification failed",
         "certificate has expired", "no alternative certificate subject name",
-        "does not match target host name", "certificate subject name",
+        "does not match target host name", "certificate subject name", "ssl peer certificate",
+        "server verification failed", "certificate signer not trusted",
     ]),
     (Class::NoSpace, &[
         "no space left on device", "insufficient free space in the conversion server",
@@ -66,14 +67,15 @@ pub const RULES: &[Rule] = &[
         "connection refused", "no route to host", "network is unreachable", "timed out",
         "timeout was reached", "connection reset by peer", "could not connect",
         "couldn't connect", "failed to connect to", "unable to connect to server",
-        "broken pipe", "nbd_clientopen",
+        "broken pipe", "nbd_clientopen", "ssl connect error", "handshake failed",
+        "non-properly terminated", "transferred a partial file",
     ]),
     (Class::NotFound, &[
         "domain not found", "no domain with matching", "could not find datacenter",
         "could not find compute resource", "could not find host system", "could not find '",
         "could not find \"", "404 not found", "error: 404", "url not found",
         "failed to get domain", "no such file or directory", "does not exist",
-        "cannot find the path", "file not found",
+        "cannot find the path", "file not found", "http response code 404",
     ]),
     (Class::Memory, &[
         "out of memory", "cannot allocate memory", "failed to allocate the requested",
@@ -91,6 +93,9 @@ pub const RULES: &[Rule] = &[
         "not installed or not available",
     ]),
     (Class::Config, &[
+        "does not specify a host system", "does not specify a compute resource",
+        "path has to specify the datacenter", "ends with an excess item",
+        "to be a vcenter/vpx host but found", "to be an esx(i) host but found",
         "output guest name", "rfc1123", "rfc 1123", "'-on name'", "use ‘-on’",
         "invalid argument of", "is not a valid", "unknown filter",
     ]),

@@ -128,3 +128,57 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_libvirt_and_virt_v2v_say_about_a_vcenter() {
+    let libvirt = "exception: libvirt: VIR_ERR_INTERNAL_ERROR: VIR_FROM_ESX: internal error: ";
+    for (text, expected) in [
+        (
+            "HTTP response code 500 for call to 'Login'. Fault: ServerFaultCode - Cannot complete login due to an incorrect user name or password.",
+            Class::Auth,
+        ),
+        (
+            "Could not find datacenter specified in '/Nope/Cluster/esx1.example.com'",
+            Class::NotFound,
+        ),
+        ("Could not find compute resource specified in '/DC/Nope/esx1'", Class::NotFound),
+        ("Could not find host system specified in '/DC/Cluster/nope'", Class::NotFound),
+        ("Path '/DC/Cluster' does not specify a host system", Class::Config),
+        ("Expecting '127.0.0.1' to be a vCenter/VPX host but found a ESX(i) host", Class::Config),
+        (
+            "curl_easy_perform() returned an error: SSL peer certificate or SSH remote key was not OK (60) : server verification failed: certificate signer not trusted. (CAfile: /etc/ssl/certs/ca-certificates.crt CRLfile: none)",
+            Class::Trust,
+        ),
+        (
+            "curl_easy_perform() returned an error: Could not connect to server (7) : Failed to connect to 127.0.0.1 port 9 after 0 ms: Could not connect to server",
+            Class::Network,
+        ),
+        (
+            "curl_easy_perform() returned an error: SSL connect error (35) : GnuTLS, handshake failed: The TLS connection was non-properly terminated.",
+            Class::Network,
+        ),
+        (
+            "IP address lookup for host 'nohost.invalid' failed: Name or service not known",
+            Class::Network,
+        ),
+        (
+            "HTTP response code 404 for download from 'https://h/folder/web%2Fweb.vmx?dcPath=DC&dsName=ds'",
+            Class::NotFound,
+        ),
+    ] {
+        assert_eq!(class(&[&format!("{libvirt}{text}")], &[]), expected, "{text}");
+    }
+    let own = [
+        (
+            "vcenter: URL not found: https://h/folder/web/web-flat.vmdk?dcPath=DC&dsName=ds",
+            Class::NotFound,
+        ),
+        (
+            "libvirt domain \u{2018}on\u{2019} is running or paused.  It must be shut down in order to perform virt-v2v conversion",
+            Class::SourceBusy,
+        ),
+    ];
+    for (text, expected) in own {
+        assert_eq!(class(&[text], &[]), expected, "{text}");
+    }
+}

@@ -16,6 +16,7 @@ use crate::supervise::{self, Ended, Heard, RunError, Spec};
 use crate::toolbox::Toolbox;
 use crate::vddk::watch::{Verdict, Watch};
 use crate::volumes::{self, Volumes};
+use crate::vsphere::snapshots::Snapshots;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
@@ -313,6 +314,7 @@ struct Ear<'a> {
     transcript: Option<File>,
     counted: bool,
     watch: Watch,
+    snapshots: Snapshots,
     grants: Option<&'a GrantServer>,
     shrunk: Option<Instant>,
 }
@@ -335,6 +337,7 @@ impl<'a> Ear<'a> {
             transcript,
             counted: false,
             watch: Watch::default(),
+            snapshots: Snapshots::default(),
             grants: None,
             shrunk: None,
         }
@@ -356,6 +359,9 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
+            if let Some(failure) = self.snapshots.line(line) {
+                self.runner.stop.set(StopCause::Abort(failure));
+            }
             if let Some(verdict) = self.watch.line(line, Instant::now()) {
                 self.source_failed(verdict);
             }

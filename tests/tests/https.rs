@@ -50,7 +50,13 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
         running["uuid"] = json!("42000000-1111-2222-3333-444455556667");
         running["power"] = json!("on");
         running["disks"] = json!([{"path": "[ds 1] other/disk.vmdk"}]);
-        config["vms"].as_array_mut().unwrap().push(running);
+        let mut older = running.clone();
+        older["name"] = json!("with snapshots");
+        older["uuid"] = json!("42000000-1111-2222-3333-444455556668");
+        older["power"] = json!("off");
+        older["disks"] = json!([{"path": "[ds 1] older/disk.vmdk"}]);
+        older["snapshots"] = json!([{"name": "before the update"}]);
+        config["vms"].as_array_mut().unwrap().extend([running, older]);
     }));
     place.give_ca();
     let url = place.vcenter.url("localhost", LINK);
@@ -58,6 +64,7 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
         (url.replace("/DC/", "/Elsewhere/"), "web", 24, "not-found"),
         (url.clone(), "no such vm", 24, "not-found"),
         (url.clone(), "running", 31, "source-busy"),
+        (url.clone(), "with snapshots", 31, "source-busy"),
     ];
     for (url, vm, code, class) in wrong {
         let mut pod = place.failing(&url).env("V2V_vmName", vm).start();

@@ -439,7 +439,8 @@ impl Local<'_> {
             output: Output { mode, dir: work.to_owned(), name: Some(self.name.clone()) },
             common: Some(self.common()),
             extra,
-            verbose: self.args.verbose,
+            // What virt-v2v does about snapshots is only seen so; the log shows it only when asked to.
+            verbose: self.args.verbose || self.args.input == InputKind::Libvirt,
             machine_readable_fd: None,
         }
     }

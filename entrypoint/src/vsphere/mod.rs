@@ -3,4 +3,5 @@
 pub mod access;
 pub mod anchors;
 pub mod query;
+pub mod snapshots;
 pub mod transport;

@@ -53,9 +53,11 @@ impl VCenter {
             }
         }
         // For VMs that are never converted; two VMs cannot have the same disk.
-        let other = dir.path().join("store/other");
-        fs::create_dir_all(&other).unwrap();
-        File::create(other.join("disk-flat.vmdk")).unwrap().set_len(1 << 20).unwrap();
+        for name in ["other", "older"] {
+            let folder = dir.path().join("store").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            File::create(folder.join("disk-flat.vmdk")).unwrap().set_len(1 << 20).unwrap();
+        }
         certificates(dir.path());
         let port = free_port();
         let mut config = json!({
@@ -123,7 +125,13 @@ impl VCenter {
 
 impl Drop for VCenter {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // It removes its own temporary files.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGTERM,
+            );
+        }
         let _ = self.child.wait();
     }
 }
