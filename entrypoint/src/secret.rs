@@ -5,6 +5,7 @@
 //! return at the end, a second line, a NUL.
 
 use crate::failure::{Class, Failure};
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -44,7 +45,11 @@ pub fn read(path: &Path, what: &str) -> Result<String, Failure> {
 /// No core of this process or its children: it would hold the password. A limit of 1, since the kernel ignores a limit
 /// of 0 when cores go to a program (systemd-coredump), and never starts that program with 1.
 pub fn forbid_cores() -> io::Result<()> {
-    Ok(setrlimit(Resource::RLIMIT_CORE, 1, 1)?)
+    match setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        // The runtime has set the limit to 0, and only root may raise it.
+        Err(Errno::EPERM) => Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?),
+        other => Ok(other?),
+    }
 }
 
 /// Starts this program anew without the secret variables, if there are any: removing a variable leaves it in
