@@ -19,7 +19,8 @@ command -v buildah >/dev/null || { say "buildah is missing: scripts/install-deps
 context=$(mktemp -d "${TMPDIR:-/var/tmp}/build-vddk.XXXXXX")
 trap 'rm -rf "$context"' EXIT
 if [ -d "$vddk" ]; then
-    cp -a "$vddk" "$context/$name"
+    mkdir "$context/$name"
+    cp -a "$vddk/." "$context/$name/"
 elif [ -f "$vddk" ]; then
     say "unpacking $vddk"
     tar -C "$context" --no-same-owner -xf "$vddk" || { say "$vddk is no tar archive"; exit 1; }
@@ -28,6 +29,9 @@ else
     say "$vddk: no such file or folder"
     exit 1
 fi
+
+# The sidecar reads it as another user.
+chmod -R u+w,a+rX "$context/$name"
 
 if [ -n "${PROGRAM:-}" ]; then
     cp "$PROGRAM" "$context/vddk-sidecar"

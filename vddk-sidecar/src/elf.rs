@@ -17,6 +17,9 @@ pub struct Library {
 /// Why a file cannot be loaded on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ElfError {
+    /// It cannot be read, or is no file.
+    #[error("{0}")]
+    Unreadable(String),
     /// Something else.
     #[error("it is no ELF file")]
     NotElf,

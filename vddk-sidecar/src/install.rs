@@ -3,7 +3,9 @@
 
 use crate::library;
 use crate::manifest::{self, Item, Manifest};
+use crate::repair;
 use crate::tree::{self, EntryKind, Problem, TreeError};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -36,6 +38,8 @@ pub struct Outcome {
     pub replaced: bool,
     /// What had to be repaired, in words.
     pub repairs: Vec<String>,
+    /// Why it is not certain that its name would outlive a power failure.
+    pub unsynced: Option<InstallError>,
 }
 
 /// Why nothing was installed. The final name is as it was.
@@ -68,6 +72,12 @@ pub enum InstallError {
         /// All that is wrong.
         problems: Vec<Problem>,
     },
+    /// What is at the final name cannot be moved away.
+    #[error(
+        "{} cannot be replaced: it is a mount point, part of an image's layer, or another user's: mount the volume one level higher, or remove it first",
+        .0.display()
+    )]
+    Stuck(PathBuf),
     /// The copy is not the original.
     #[error("{path} was copied wrongly: the copy differs from the original")]
     Copy {
@@ -93,15 +103,20 @@ pub fn install(request: &Request) -> Result<Outcome, InstallError> {
     if !from.is_dir() {
         return Err(bad("it is no folder"));
     }
-    let name = from.file_name().ok_or_else(|| bad("it has no name"))?.to_owned();
+    // The name as given: a link may lead to a folder that is called otherwise.
+    let name = request.from.file_name().or(from.file_name());
+    let name = name.ok_or_else(|| bad("it has no name"))?.to_owned();
     let target = to.join(&name);
     if target == from || to.starts_with(&from) {
         return Err(bad("it is where it should be copied to"));
     }
     // One at a time; released by the end of the process, however that comes. Some network file systems have no locks.
-    let _lock = File::open(&to).ok().and_then(|dir| Flock::lock(dir, FlockArg::LockExclusive).ok());
+    let lock = File::open(&to).ok().and_then(|dir| Flock::lock(dir, FlockArg::LockExclusive).ok());
     let prefix = format!(".{}.", name.to_string_lossy());
-    remove_leftovers(&to, &prefix);
+    // Without the lock (NFS has none for folders) somebody may be at work on them.
+    if lock.is_some() {
+        remove_leftovers(&to, &prefix);
+    }
 
     let listing = manifest::list(&from)?;
     let source = manifest::digest(&listing);
@@ -112,6 +127,7 @@ pub fn install(request: &Request) -> Result<Outcome, InstallError> {
             unchanged: true,
             replaced: false,
             repairs: Vec::new(),
+            unsynced: None,
         });
     }
     let temporary = tempfile::Builder::new()
@@ -122,22 +138,23 @@ pub fn install(request: &Request) -> Result<Outcome, InstallError> {
     let copy = temporary.path();
     copy_tree(&from, copy)?;
     compare(&listing, &manifest::list(copy)?)?;
-    let repairs = tree::repair(copy)?;
+    let repairs = repair::repair(copy)?;
     let problems = tree::problems(copy, &tree::scan(copy)?, &request.allowed);
     if !problems.is_empty() {
+        let problems = problems.into_iter().map(|p| p.at(copy, &request.from)).collect();
         return Err(InstallError::Unusable { path: request.from.clone(), problems });
     }
     let manifest = write_manifest(copy, source)?;
     sync(copy)?;
     let replaced = publish(copy, &target)?;
-    sync(&to)?;
-    // After an exchange the old tree has the temporary name and goes with it.
+    // After an exchange the old thing has the temporary name; it need not be a folder.
+    let old = temporary.keep();
     if replaced {
-        drop(temporary);
-    } else {
-        let _ = temporary.keep();
+        remove(&old);
     }
-    Ok(Outcome { path: target, manifest, unchanged: false, replaced, repairs })
+    // The tree itself is safe already, and it is there: this is about its name, after a power failure.
+    let unsynced = sync(&to).err();
+    Ok(Outcome { path: target, manifest, unchanged: false, replaced, repairs, unsynced })
 }
 
 /// The list of the tree that is there, if it is whole.
@@ -151,10 +168,15 @@ fn remove_leftovers(to: &Path, prefix: &str) {
         let name = item.file_name();
         let name = name.to_string_lossy();
         if name.starts_with(prefix) && name.ends_with(TEMPORARY) {
-            // What cannot be removed costs space and nothing else.
-            let _ = fs::remove_dir_all(item.path());
+            remove(&item.path());
         }
     }
+}
+
+/// What cannot be removed costs space and nothing else.
+fn remove(path: &Path) {
+    let folder = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let _ = if folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
 /// Copies with links kept and sharing blocks where the file system can. The pod that reads it has another user, so
@@ -209,10 +231,26 @@ fn publish(copy: &Path, target: &Path) -> Result<bool, InstallError> {
     if fs::symlink_metadata(target).is_err() {
         return fs::rename(copy, target).map(|()| false).map_err(at(target));
     }
-    let exchange = RenameFlags::RENAME_EXCHANGE;
-    renameat2(AT_FDCWD, copy, AT_FDCWD, target, exchange)
-        .map(|()| true)
-        .map_err(|e| at(target)(e.into()))
+    match renameat2(AT_FDCWD, copy, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => replace(copy, target),
+        Err(Errno::EBUSY | Errno::EXDEV | Errno::EPERM) => {
+            Err(InstallError::Stuck(target.to_owned()))
+        }
+        Err(e) => Err(at(target)(e.into())),
+    }
+}
+
+/// Where the file system cannot exchange (NFS): the final name is absent for a moment.
+fn replace(copy: &Path, target: &Path) -> Result<bool, InstallError> {
+    let old = copy.with_extension(format!("old{TEMPORARY}"));
+    fs::rename(target, &old).map_err(at(target))?;
+    if let Err(e) = fs::rename(copy, target) {
+        fs::rename(&old, target).map_err(at(target))?;
+        return Err(at(target)(e));
+    }
+    remove(&old);
+    Ok(true)
 }
 
 /// Everything of this file system is on its disk.

@@ -8,6 +8,7 @@ pub mod install;
 pub mod library;
 pub mod manifest;
 pub mod probe;
+pub mod repair;
 pub mod tree;
 pub mod vix;
 

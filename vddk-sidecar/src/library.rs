@@ -1,11 +1,15 @@
 //! Where in a VDDK tree the library is.
 
-use std::fs;
-use std::io;
+use nix::fcntl::OFlag;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Versions of the interface, newest first; each is `libvixDiskLib.so.N`.
 pub const MAJORS: [u32; 4] = [9, 8, 7, 6];
+/// Bytes of a file that can be a library. VDDK's largest has some 30 MB.
+pub const LARGEST: u64 = 1 << 30;
 /// How the library's file names begin.
 pub const STEM: &str = "libvixDiskLib.so";
 
@@ -53,6 +57,29 @@ pub enum FindError {
     },
 }
 
+impl FindError {
+    /// Whether it is for lack of permission.
+    pub fn denied(&self) -> bool {
+        matches!(self, Self::Folder { error, .. } if error.kind() == ErrorKind::PermissionDenied)
+    }
+}
+
+/// The content of a file that may be anything: no pipe is waited for, no endless file is loaded.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let options = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(options).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if meta.len() > most {
+        return Err(io::Error::other(format!("it is too large ({} bytes)", meta.len())));
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Looks where nbdkit looks: newest first, in `lib64`, then in the folder itself.
 pub fn find(libdir: &Path) -> Result<Found, FindError> {
     let folder_error = |error| FindError::Folder { path: libdir.to_owned(), error };
@@ -62,8 +89,12 @@ pub fn find(libdir: &Path) -> Result<Found, FindError> {
     for major in MAJORS {
         for folder in [libdir.join("lib64"), libdir.clone()] {
             let path = folder.join(format!("{STEM}.{major}"));
-            if fs::symlink_metadata(&path).is_err() {
-                continue;
+            match fs::symlink_metadata(&path) {
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    continue;
+                }
+                Err(error) => return Err(FindError::Folder { path: folder, error }),
             }
             let file = fs::canonicalize(&path).map_err(|_| FindError::Dangling {
                 target: fs::read_link(&path).unwrap_or_default(),

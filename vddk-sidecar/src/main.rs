@@ -1,6 +1,7 @@
 //! `vddk-sidecar`: the entrypoint of the sidecar's image, and the throw-away process of `v2v-pod vddk probe`.
 
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vddk_sidecar::install::{self, Outcome, Request};
@@ -73,10 +74,20 @@ fn main() -> ExitCode {
 fn run_install(request: &Request) -> Result<(), String> {
     let outcome = install::install(request).map_err(|e| format!("{e}\nnothing was installed"))?;
     for repair in &outcome.repairs {
-        println!("repaired: {repair}");
+        say(&format!("repaired: {repair}"));
     }
-    println!("{}", describe(&outcome));
+    say(&describe(&outcome));
+    if let Some(error) = &outcome.unsynced {
+        eprintln!(
+            "vddk-sidecar: warning: it is in place, but may be gone after a power failure: {error}"
+        );
+    }
     Ok(())
+}
+
+/// What is done is done, even when nobody listens.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn describe(outcome: &Outcome) -> String {
@@ -100,7 +111,7 @@ fn check(folder: &Path, allowed: &[String]) -> Result<(), String> {
     let entries = tree::scan(folder).map_err(|e| e.to_string())?;
     let problems = tree::problems(folder, &entries, allowed);
     if problems.is_empty() {
-        println!("{}: complete", folder.display());
+        say(&format!("{}: complete", folder.display()));
         return Ok(());
     }
     let lines: Vec<_> = problems.iter().map(|p| format!("  - {p}")).collect();

@@ -1,16 +1,20 @@
 //! The list of what was installed, with hashes: a tree that has it is complete.
 
+use crate::library;
 use crate::tree::{self, Entry, EntryKind, TreeError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Its name, in the tree's root.
 pub const FILE: &str = ".v2v-pod-manifest.json";
 const FORMAT: u32 = 1;
+/// Bytes of a manifest that is still read.
+const LARGEST: u64 = 64 << 20;
 
 /// The list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +141,7 @@ impl Manifest {
 
     /// Reads the manifest of a tree, without looking at the rest.
     pub fn read(root: &Path) -> Result<Self, ManifestError> {
-        let bytes = match fs::read(root.join(FILE)) {
+        let bytes = match library::read(&root.join(FILE), LARGEST) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ManifestError::Missing),
             Err(e) => return Err(ManifestError::Unreadable(e.to_string())),
@@ -158,11 +162,12 @@ impl Manifest {
     pub fn verify(root: &Path) -> Result<Self, ManifestError> {
         let manifest = Self::read(root)?;
         let found = list(root)?;
+        let by_path: BTreeMap<&str, &Item> = found.iter().map(|i| (&*i.path, i)).collect();
+        let listed: BTreeSet<&str> = manifest.entries.iter().map(|i| &*i.path).collect();
         for item in &manifest.entries {
             let differs =
                 |difference| ManifestError::Differs { path: item.path.clone(), difference };
-            let now =
-                found.iter().find(|i| i.path == item.path).ok_or_else(|| differs("it is gone"))?;
+            let now = *by_path.get(&*item.path).ok_or_else(|| differs("it is gone"))?;
             if now != item {
                 let kind = if now.size == item.size {
                     "its content has changed"
@@ -176,7 +181,7 @@ impl Manifest {
                 }));
             }
         }
-        match found.iter().find(|i| !manifest.entries.iter().any(|m| m.path == i.path)) {
+        match found.iter().find(|i| !listed.contains(&*i.path)) {
             Some(new) => Err(ManifestError::Differs {
                 path: new.path.clone(),
                 difference: "it was not there",

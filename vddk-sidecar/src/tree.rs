@@ -2,10 +2,11 @@
 
 use crate::elf::{self, ElfError};
 use crate::library::{self, STEM};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::repair;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use walkdir::WalkDir;
 
@@ -31,8 +32,6 @@ const SYSTEM: [&str; 19] = [
     "libatomic.so.1",
     "linux-vdso.so.1",
 ];
-/// A link that became a text file holds no more than a name.
-const MOST_LINK_TEXT: u64 = 256;
 
 /// One thing in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +144,19 @@ pub enum Problem {
     },
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> TreeError {
+impl Problem {
+    /// Of a copy, as it is about the original.
+    #[must_use]
+    pub fn at(self, copy: &Path, original: &Path) -> Self {
+        let (copy, original) = (copy.display().to_string(), original.display().to_string());
+        match self {
+            Self::NoLibrary(text) => Self::NoLibrary(text.replace(&copy, &original)),
+            other => other,
+        }
+    }
+}
+
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> TreeError {
     let path = path.to_owned();
     move |error| TreeError::Io { path, error }
 }
@@ -183,9 +194,25 @@ pub fn problems(root: &Path, entries: &[Entry], allowed: &[String]) -> Vec<Probl
     let mut problems = link_problems(root, entries);
     match library::find(root) {
         Ok(found) => library_problems(root, &found, allowed, &mut problems),
-        Err(e) => problems.push(Problem::NoLibrary(e.to_string())),
+        Err(e) => {
+            problems.push(Problem::NoLibrary(e.to_string()));
+            problems.extend(damaged_libraries(root));
+        }
     }
     problems
+}
+
+/// Files that have the library's name with any version, and why they are none.
+fn damaged_libraries(root: &Path) -> Vec<Problem> {
+    let folders = [root.join("lib64"), root.to_owned()];
+    let files = folders.iter().flat_map(|f| repair::files_in(f).unwrap_or_default());
+    let named = files
+        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(STEM)));
+    let bad = |path: PathBuf| {
+        let error = read_library(&path).err()?;
+        Some(Problem::Elf { path: path.strip_prefix(root).unwrap_or(&path).to_owned(), error })
+    };
+    named.filter_map(bad).collect()
 }
 
 fn link_problems(root: &Path, entries: &[Entry]) -> Vec<Problem> {
@@ -291,90 +318,16 @@ pub fn needed_but_missing(
     missing
 }
 
-fn read_library(path: &Path) -> Result<elf::Library, ElfError> {
-    let bytes = fs::read(path).map_err(|e| ElfError::Damaged(e.to_string()))?;
+pub(crate) fn read_library(path: &Path) -> Result<elf::Library, ElfError> {
+    let bytes =
+        library::read(path, library::LARGEST).map_err(|e| ElfError::Unreadable(e.to_string()))?;
     elf::library(&bytes)
-}
-
-/// Makes the links again that a file system or an archive without links has lost; says what it did.
-///
-/// Links that became text files (their content is the name of a neighbour) are turned back. A library that is not
-/// there under its own name (`DT_SONAME`) gets a link of that name, as ldconfig would make it.
-pub fn repair(root: &Path) -> Result<Vec<String>, TreeError> {
-    let mut done = Vec::new();
-    for folder in [root.join("lib64"), root.to_owned()] {
-        if folder.is_dir() {
-            texts_to_links(&folder, &mut done)?;
-            links_for_names(&folder, &mut done)?;
-        }
-    }
-    Ok(done)
-}
-
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, TreeError> {
-    let mut files = Vec::new();
-    for item in fs::read_dir(folder).map_err(io_error(folder))? {
-        let path = item.map_err(io_error(folder))?.path();
-        let named_so = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.contains(".so"));
-        if named_so && fs::symlink_metadata(&path).is_ok_and(|m| m.is_file()) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn texts_to_links(folder: &Path, done: &mut Vec<String>) -> Result<(), TreeError> {
-    for path in files_in(folder)? {
-        if fs::metadata(&path).is_ok_and(|m| m.len() > MOST_LINK_TEXT) {
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let target = text.trim_end();
-        let neighbour = !target.is_empty() && !target.contains('/') && target.contains(".so");
-        if !neighbour || !folder.join(target).exists() || path.ends_with(target) {
-            continue;
-        }
-        fs::remove_file(&path).map_err(io_error(&path))?;
-        symlink(target, &path).map_err(io_error(&path))?;
-        done.push(format!("{} was a text file; it is a link to {target} again", path.display()));
-    }
-    Ok(())
-}
-
-fn links_for_names(folder: &Path, done: &mut Vec<String>) -> Result<(), TreeError> {
-    let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for path in files_in(folder)? {
-        let Ok(library) = read_library(&path) else { continue };
-        let Some(soname) = library.soname.filter(|s| !s.contains('/') && !s.is_empty()) else {
-            continue;
-        };
-        // Sorted by name, so that of several versions the last is the newest.
-        wanted.insert(soname, path);
-    }
-    // Forklift's validator and programs that are linked with it ask for the name without a number.
-    for major in library::MAJORS {
-        let name = format!("{STEM}.{major}");
-        if wanted.contains_key(&name) || folder.join(&name).exists() {
-            wanted.insert(STEM.to_owned(), folder.join(&name));
-            break;
-        }
-    }
-    for (name, file) in wanted {
-        let link = folder.join(&name);
-        if fs::symlink_metadata(&link).is_ok() {
-            continue;
-        }
-        let Some(target) = file.file_name() else { continue };
-        symlink(target, &link).map_err(io_error(&link))?;
-        done.push(format!("{name} was missing; it is a link to {} now", target.to_string_lossy()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn links_out_of_the_tree_are_known_by_their_words() {
@@ -385,21 +338,6 @@ mod tests {
         assert!(out("a", "/etc/passwd"));
         assert!(out("a", ".."));
         assert!(!out("d/a", ".."));
-    }
-
-    #[test]
-    fn a_text_that_was_a_link_becomes_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let lib64 = dir.path().join("lib64");
-        fs::create_dir(&lib64).unwrap();
-        fs::copy("/lib/x86_64-linux-gnu/libm.so.6", lib64.join("libm-2.so")).unwrap();
-        fs::write(lib64.join("libfoo.so.1"), "libm-2.so\n").unwrap();
-        fs::write(lib64.join("libself.so"), "libself.so").unwrap();
-        let done = repair(dir.path()).unwrap();
-        assert_eq!(done.len(), 2, "{done:?}");
-        assert_eq!(fs::read_link(lib64.join("libfoo.so.1")).unwrap(), Path::new("libm-2.so"));
-        assert_eq!(fs::read_link(lib64.join("libm.so.6")).unwrap(), Path::new("libm-2.so"));
-        assert!(repair(dir.path()).unwrap().is_empty(), "a second time there is nothing to do");
     }
 
     #[test]

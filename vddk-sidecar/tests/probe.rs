@@ -129,7 +129,7 @@ fn a_library_that_hangs_is_ended() {
             .problem
             .unwrap()
             .message
-            .contains("hangs in VixDiskLib_InitEx: nothing came for 1 s")
+            .contains("hangs in VixDiskLib_InitEx: it was killed after 1 s")
     );
 }
 

@@ -116,7 +116,12 @@ async fn usable(
         );
     }
     for warning in &found.warnings {
-        report.note(CHECK, &**warning, "use an image whose entrypoint is vddk-sidecar install");
+        let advice = if warning == probe::NO_MANIFEST {
+            "use an image whose entrypoint is vddk-sidecar install"
+        } else {
+            "see v2v-pod vddk probe"
+        };
+        report.note(CHECK, &**warning, advice);
     }
     if let Some(failure) = vddk::command::failure(&found) {
         return Err(failure);

@@ -3,11 +3,15 @@
 use super::{Connect, Connected, Order, Step, Word};
 use crate::vix::api::{Api, CallError, LoadError, Remote};
 use crate::vix::types::SECTOR;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+const HIGH: i32 = 100;
 
 /// Runs the child; its exit code. It must have been started with the library's folder in `LD_LIBRARY_PATH`: the library
 /// finds its plugins by name.
@@ -31,14 +35,31 @@ pub fn child_main() -> u8 {
 /// Reads the order, and keeps standard output for ourselves: the library may print.
 fn set_up() -> io::Result<(Order, File)> {
     // The order may hold a password. 1, not 0: the kernel then does not feed a core to a pipe either.
-    setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
+    match setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        // The limit is 0, and only root may raise it: then there is no core file, and this keeps it from a pipe.
+        Err(Errno::EPERM) => nix::sys::prctl::set_dumpable(false)?,
+        other => other?,
+    }
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let order = serde_json::from_slice(&text)?;
-    let out: OwnedFd = nix::unistd::dup(io::stdout())?;
+    let out = high_copy(io::stdout())?;
     nix::unistd::dup2_stdout(io::stderr())?;
     Ok((order, File::from(out)))
+}
+
+/// A copy with a number that nobody hits by mistake, and that programs started by the library do not inherit.
+fn high_copy(of: impl AsFd) -> io::Result<OwnedFd> {
+    let mut high = nix::unistd::dup(&of)?;
+    let mut low = Vec::new();
+    while high.as_raw_fd() < HIGH
+        && let Ok(next) = nix::unistd::dup(&of)
+    {
+        low.push(std::mem::replace(&mut high, next));
+    }
+    fcntl(&high, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(high)
 }
 
 struct Voice {
@@ -89,9 +110,9 @@ fn read(api: &Api, connect: &Connect, voice: &mut Voice) -> Result<(), Word> {
     };
     let start = Instant::now();
     voice.say(&Word::Step(Step::Connect));
-    let connection = api.connect(&remote).map_err(call)?;
+    let link = api.connect(&remote).map_err(call)?;
     voice.say(&Word::Step(Step::Open));
-    let handle = api.open(connection, &connect.disk).map_err(call)?;
+    let handle = api.open(&link, &connect.disk).map_err(call)?;
     let connect_ms = millis(start.elapsed());
     let sectors = api.capacity(handle).map_err(call)?;
     let transport = api.transport(handle).map_err(call)?;
@@ -106,7 +127,7 @@ fn read(api: &Api, connect: &Connect, voice: &mut Voice) -> Result<(), Word> {
         read_ms: millis(start.elapsed()),
     }));
     voice.say(&Word::Step(Step::Finish));
-    api.finish(Some(connection), Some(handle)).map_err(call)
+    api.finish(Some(link), Some(handle)).map_err(call)
 }
 
 fn millis(time: Duration) -> u64 {

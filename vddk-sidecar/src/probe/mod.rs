@@ -5,9 +5,11 @@
 mod child;
 mod parent;
 mod report;
+mod run;
+mod verdict;
 
 pub use child::child_main;
-pub use parent::{Settings, probe};
+pub use parent::{NO_MANIFEST, Settings, probe};
 pub use report::{Connected, Problem, ProblemKind, Report, Step};
 
 use serde::{Deserialize, Serialize};

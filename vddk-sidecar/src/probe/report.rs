@@ -6,10 +6,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// How far the child had come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// Before anything.
+    #[default]
     Start,
     /// `dlopen`.
     Load,
@@ -25,6 +26,13 @@ pub enum Step {
     Read,
     /// `VixDiskLib_Close`, `Disconnect`, `Exit`.
     Finish,
+}
+
+impl Step {
+    /// Whether a server takes part in it.
+    pub fn is_remote(self) -> bool {
+        matches!(self, Self::Connect | Self::Open | Self::Read)
+    }
 }
 
 impl fmt::Display for Step {

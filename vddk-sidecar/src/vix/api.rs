@@ -1,23 +1,27 @@
-//! The library, loaded: the only `unsafe` of this crate. Only ever used in a process of its own (see [`crate::probe`]):
+//! The library, loaded: with [`super::callback`] the only `unsafe` of this
+//! crate. Only ever used in a process of its own (see [`crate::probe`]):
 //! VDDK brings its own OpenSSL and C++ runtime, starts threads, and may crash.
 
 #![allow(unsafe_code)]
 
+use super::callback::{Completion, completed, log};
 use super::types::{
     CRED_UID, CompletionFn, ConnectParams, Connection, Handle, Info, LogFn, OPEN_READ_ONLY, SECTOR,
     SPEC_VMX, VIX_ASYNC, VIX_OK, VixError,
 };
 use super::{PREFIX, SYMBOLS, error};
-use libc::{c_char, c_int, c_void, size_t};
+use libc::{c_char, c_void};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::ptr;
-use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Version of the interface that is asked for; nbdkit asks for the same.
 const INTERFACE: (u32, u32) = (6, 5);
+
+/// Bytes that are kept of a text of the library's.
+const LONGEST_TEXT: usize = 1000;
 
 type GetErrorText = unsafe extern "C" fn(VixError, *const c_char) -> *mut c_char;
 type InitEx = unsafe extern "C" fn(
@@ -83,9 +87,14 @@ pub struct Remote<'a> {
     pub transports: Option<&'a str>,
 }
 
-/// A connection of this library.
-#[derive(Debug, Clone, Copy)]
-pub struct Link(Connection);
+/// A connection of this library. It keeps the parameters: nbdkit gives them back after `Disconnect` only, so a library
+/// may look at them until then.
+#[derive(Debug)]
+pub struct Link {
+    connection: Connection,
+    params: *mut ConnectParams,
+    _texts: Vec<CString>,
+}
 
 /// An open disk of this library.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +156,7 @@ impl Api {
             if text.is_null() {
                 return Ok("no text".to_owned());
             }
-            let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+            let copy = copy(text);
             free(text);
             Ok(copy)
         }
@@ -174,11 +183,7 @@ impl Api {
         unsafe {
             let list: unsafe extern "C" fn() -> *const c_char =
                 self.function("ListTransportModes")?;
-            let text = list();
-            if text.is_null() {
-                return Ok(String::new());
-            }
-            Ok(CStr::from_ptr(text).to_string_lossy().into_owned())
+            Ok(copy(list()))
         }
     }
 
@@ -195,15 +200,14 @@ impl Api {
         let transports = optional(remote.transports)?;
         let or_null = |t: &Option<CString>| t.as_ref().map_or(ptr::null(), |t| t.as_ptr());
         let mut connection: Connection = ptr::null_mut();
+        let params;
         // SAFETY: the structure is allocated by the library, so it is at least as large as ours, whose layout is its
-        // beginning; the texts live until ConnectEx is back, and the structure is given back after that.
+        // beginning; it and the texts live as long as the connection.
         let error = unsafe {
             let allocate: unsafe extern "C" fn() -> *mut ConnectParams =
                 self.function("AllocateConnectParams")?;
-            let free: unsafe extern "C" fn(*mut ConnectParams) =
-                self.function("FreeConnectParams")?;
             let connect: ConnectEx = self.function(name)?;
-            let params = allocate();
+            params = allocate();
             if params.is_null() {
                 return Err(self.failed("AllocateConnectParams", 2));
             }
@@ -216,21 +220,36 @@ impl Api {
                 [user.as_ptr().cast_mut(), password.as_ptr().cast_mut(), ptr::null_mut()];
             (*params).port = remote.port;
             (*params).nfc_host_port = remote.nfc_port;
-            let error =
-                connect(params, 1, or_null(&snapshot), or_null(&transports), &raw mut connection);
-            // The library must not free what is ours.
+            connect(params, 1, or_null(&snapshot), or_null(&transports), &raw mut connection)
+        };
+        let optional = [thumbprint, snapshot, transports].into_iter().flatten();
+        let texts = [vm, server, user, password].into_iter().chain(optional).collect();
+        let link = Link { connection, params, _texts: texts };
+        if let Err(failed) = self.check(name, error) {
+            self.free_params(&link)?;
+            return Err(failed);
+        }
+        Ok(link)
+    }
+
+    fn free_params(&self, link: &Link) -> Result<(), CallError> {
+        // SAFETY: allocated by the library and not used again; what is ours in it is taken out first, since the library
+        // must not free it.
+        unsafe {
+            let free: unsafe extern "C" fn(*mut ConnectParams) =
+                self.function("FreeConnectParams")?;
+            let params = link.params;
             (*params).vmx_spec = ptr::null_mut();
             (*params).server_name = ptr::null_mut();
             (*params).thumb_print = ptr::null_mut();
             (*params).creds = [ptr::null_mut(); 3];
             free(params);
-            error
-        };
-        self.check(name, error).map(|()| Link(connection))
+        }
+        Ok(())
     }
 
     /// Opens a disk, for reading only.
-    pub fn open(&self, link: Link, disk: &str) -> Result<Disk, CallError> {
+    pub fn open(&self, link: &Link, disk: &str) -> Result<Disk, CallError> {
         let path = c_text(disk, "Open")?;
         let mut handle: Handle = ptr::null_mut();
         // SAFETY: `connection` comes from `connect`; the text lives until the call is back.
@@ -241,7 +260,7 @@ impl Api {
                 u32,
                 *mut Handle,
             ) -> VixError = self.function("Open")?;
-            open(link.0, path.as_ptr(), OPEN_READ_ONLY, &raw mut handle)
+            open(link.connection, path.as_ptr(), OPEN_READ_ONLY, &raw mut handle)
         };
         self.check("Open", error).map(|()| Disk(handle))
     }
@@ -252,11 +271,7 @@ impl Api {
         unsafe {
             let get: unsafe extern "C" fn(Handle) -> *const c_char =
                 self.function("GetTransportMode")?;
-            let text = get(disk.0);
-            if text.is_null() {
-                return Ok(String::new());
-            }
-            Ok(CStr::from_ptr(text).to_string_lossy().into_owned())
+            Ok(copy(get(disk.0)))
         }
     }
 
@@ -291,10 +306,11 @@ impl Api {
             let read: ReadAsync = self.function("ReadAsync")?;
             read(disk.0, 0, 1, buffer.as_mut_ptr(), completed, data)
         };
-        if error != VIX_ASYNC && error != VIX_OK {
+        let pending = error::code_of(error) == error::code_of(VIX_ASYNC);
+        if !pending && error != VIX_OK {
             return Err(self.failed("ReadAsync", error));
         }
-        let error = if error == VIX_OK { VIX_OK } else { done.wait() };
+        let error = if pending { done.wait() } else { VIX_OK };
         self.check("ReadAsync", error).map(|()| *buffer)
     }
 
@@ -309,7 +325,8 @@ impl Api {
             }
             if let Some(link) = link {
                 let disconnect: OneArgument = self.function("Disconnect")?;
-                self.check("Disconnect", disconnect(link.0))?;
+                self.check("Disconnect", disconnect(link.connection))?;
+                self.free_params(&link)?;
             }
             let exit: unsafe extern "C" fn() = self.function("Exit")?;
             exit();
@@ -318,57 +335,18 @@ impl Api {
     }
 }
 
-#[derive(Debug, Default)]
-struct Completion {
-    result: Mutex<Option<VixError>>,
-    arrived: Condvar,
-}
-
-impl Completion {
-    fn wait(&self) -> VixError {
-        let mut result = self.result.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(error) = *result {
-                return error;
-            }
-            result = self.arrived.wait(result).unwrap_or_else(PoisonError::into_inner);
-        }
+/// A text of the library's: its beginning, without control characters. Empty for NULL.
+///
+/// # Safety
+/// NULL, or a pointer to a text that ends with a NUL.
+unsafe fn copy(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
     }
-}
-
-/// Called by a thread of the library.
-unsafe extern "C" fn completed(data: *mut c_void, result: VixError) {
-    // SAFETY: `data` is the leaked completion that was given with the request.
-    let done = unsafe { &*data.cast_const().cast::<Completion>() };
-    *done.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-    done.arrived.notify_all();
-}
-
-unsafe extern "C" {
-    // With a va_list as the library passes it on; Rust's own type for it is not stable.
-    fn vsnprintf(
-        buffer: *mut c_char,
-        size: size_t,
-        format: *const c_char,
-        args: *mut c_void,
-    ) -> c_int;
-}
-
-/// The library's log, to standard error.
-unsafe extern "C" fn log(format: *const c_char, args: *mut c_void) {
-    if format.is_null() {
-        return;
-    }
-    let mut buffer: [c_char; 1024] = [0; 1024];
-    // SAFETY: the format and its arguments come from the library and fit together; the size is the buffer's, so that
-    // the text is cut and ends with a NUL.
-    let text = unsafe {
-        if vsnprintf(buffer.as_mut_ptr(), buffer.len(), format, args) < 0 {
-            return;
-        }
-        CStr::from_ptr(buffer.as_ptr()).to_string_lossy()
-    };
-    eprintln!("{}", text.trim_end());
+    // SAFETY: not NULL; the caller vouches for the rest.
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let bytes = bytes.get(..LONGEST_TEXT).unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).collect()
 }
 
 /// `dlerror`'s text is in the error's source.

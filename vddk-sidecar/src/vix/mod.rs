@@ -1,6 +1,7 @@
 //! `VixDiskLib`'s C interface, as far as nbdkit and the prober use it.
 
 pub mod api;
+mod callback;
 pub mod error;
 pub mod types;
 
