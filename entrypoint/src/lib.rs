@@ -28,6 +28,7 @@ pub mod sources;
 pub mod spool;
 pub mod supervise;
 pub mod sys;
+pub mod tool_ear;
 pub mod tool_run;
 pub mod toolbox;
 pub mod trust;
