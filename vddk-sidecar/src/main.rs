@@ -10,9 +10,9 @@ use vddk_sidecar::{probe, tree};
 const ABOUT: &str = "\
 Puts VMware's VDDK into the volume from which the conversion pod loads it.
 
-The tree is copied under a temporary name, checked (x86-64, complete, no broken or escaping symbolic link, nothing
-missing that the library needs), listed with hashes, and shown under its own name by one rename. Interrupted at any
-point it leaves no half tree; run twice it does nothing.
+The tree is copied under a temporary name, checked (x86-64, complete, no broken or escaping
+symbolic link, nothing missing that the library needs), listed with hashes, and shown under its own
+name by one rename. Interrupted at any point it leaves no half tree; run twice it does nothing.
 
 Examples:
   vddk-sidecar install --from /vmware-vix-disklib-distrib --to /opt

@@ -20,9 +20,10 @@ pub enum VddkCommand {
 }
 
 const PROBE_HELP: &str = "\
-Finds VDDK in a folder, checks it (complete, x86-64, the functions that nbdkit needs, its dependencies), loads and
-initialises it in a throw-away process, and says version, file and transport modes, or what is wrong and what to do.
-A library that crashes or hangs there harms nothing else.
+Finds VDDK in a folder, checks it (complete, x86-64, the functions that nbdkit needs, its
+dependencies), loads and initialises it in a throw-away process, and says version, file and
+transport modes, or what is wrong and what to do. A library that crashes or hangs there harms
+nothing else.
 
 With --connect it also connects to a server, opens a disk read-only, and reads its first sector.
 
