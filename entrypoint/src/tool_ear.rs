@@ -12,6 +12,7 @@ use crate::supervise::stop::StopCause;
 use crate::tool_run::Runner;
 use crate::vddk::watch::{Verdict, Watch};
 use crate::volumes::{self, Volumes};
+use crate::vsphere::domain_watch::DomainWatch;
 use crate::vsphere::snapshots::Snapshots;
 use std::fs::File;
 use std::io::Write;
@@ -37,6 +38,7 @@ pub struct Ear<'a> {
     /// What VDDK said.
     pub watch: Watch,
     snapshots: Snapshots,
+    domain: Option<DomainWatch>,
     /// The copiers' counterpart.
     pub grants: Option<&'a GrantServer>,
     shrunk: Option<Instant>,
@@ -62,6 +64,7 @@ impl<'a> Ear<'a> {
             counted: false,
             watch: Watch::default(),
             snapshots: Snapshots::default(),
+            domain: runner.meant.clone().map(DomainWatch::new),
             grants: None,
             shrunk: None,
         }
@@ -84,7 +87,8 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
-            if let Some(failure) = self.snapshots.line(line) {
+            let other = self.domain.as_mut().and_then(|d| d.line(line));
+            if let Some(failure) = other.or_else(|| self.snapshots.line(line)) {
                 self.runner.stop.set(StopCause::Abort(failure));
             }
             if let Some(verdict) = self.watch.line(line, Instant::now()) {

@@ -14,6 +14,7 @@ use crate::tool_ear::Ear;
 use crate::toolbox::Toolbox;
 use crate::vddk::watch::Watch;
 use crate::volumes::{self, Volumes};
+use crate::vsphere::domain_watch::Meant;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::{Future, pending};
@@ -47,6 +48,8 @@ pub struct Runner {
     pub copy: CopySettings,
     /// How often a tool is started again after a failure of the source that may pass.
     pub retries: u32,
+    /// The VM that virt-v2v is to read, where it reads one from libvirt.
+    pub meant: Option<Meant>,
 }
 
 /// Which tool, and whether it speaks `--machine-readable=fd:N`.

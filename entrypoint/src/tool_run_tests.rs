@@ -25,6 +25,7 @@ async fn fails(name: &'static str, said: &str) -> Failed {
         transcript: None,
         copy: CopySettings { copier: Copier::Nbdcopy, ..CopySettings::default() },
         retries: 2,
+        meant: None,
     };
     let tool = Tool { name, messages: false, class: Class::Conversion, copies: true };
     runner.run_once(tool, None, |_| Vec::new()).await.unwrap_err()

@@ -71,6 +71,15 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
         pod.fails_with(code, class, SHORT);
         place.untouched(&mut pod);
     }
+    // The UUID finds the VM whatever its name is; another reference is refused before a disk is read.
+    let uuid = ("V2V_vmUUID", "42000000-1111-2222-3333-444455556667");
+    let mut pod = place.failing(&url).envs(&[uuid, ("V2V_vmName", "no such vm")]).start();
+    pod.fails_with(31, "source-busy", SHORT);
+    let mut pod = place.failing(&url).env("V2V_vmMoref", "vm-1").start();
+    let message = pod.fails_with(24, "not-found", SHORT);
+    pod.check(message.contains("instead of vm-1"), format_args!("{message}"));
+    place.untouched(&mut pod);
+
     fs::write(place.scratch.path("secrets/secretKey"), "wrong\n").unwrap();
     let mut pod = place.failing(&url).start();
     pod.fails_with(21, "auth", SHORT);

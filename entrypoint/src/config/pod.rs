@@ -31,6 +31,10 @@ pub struct VSphere {
     pub trust: TrustMode,
     /// Which way the data comes.
     pub transport: Wish,
+    /// BIOS UUID of the VM, where the name is not enough.
+    pub vm_uuid: Option<String>,
+    /// Reference of the VM, to make sure.
+    pub vm_moref: Option<String>,
     /// Host name to set in the guest.
     pub hostname: Option<String>,
 }
@@ -357,7 +361,23 @@ impl Reader<'_> {
             fingerprint,
             trust: self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)?,
             transport: self.choice("V2V_transport", "auto, vddk or https", value_of)?,
+            vm_uuid: self.uuid()?,
+            vm_moref: self.text("V2V_vmMoref"),
             hostname: self.text("V2V_HOSTNAME"),
+        })
+    }
+
+    fn uuid(&self) -> Result<Option<String>, ConfigError> {
+        let Some(text) = self.text("V2V_vmUUID") else { return Ok(None) };
+        let groups: Vec<usize> = text.split('-').map(str::len).collect();
+        let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+        if hex && groups == [8, 4, 4, 4, 12] {
+            return Ok(Some(text));
+        }
+        Err(ConfigError::BadValue {
+            variable: "V2V_vmUUID",
+            value: text,
+            allowed: "a UUID such as 42000000-1111-2222-3333-444455556666",
         })
     }
 

@@ -120,6 +120,12 @@ pub const SETTINGS: &[Setting] = &[
     text("V2V_rate", "rate", "ours: most bytes per second for all disks together, e.g. 200MiB/s"),
     text("V2V_rateFile", "rate-file", "ours: file with that rate, read again when it changes"),
     boolean("V2V_verifyCopy", "verify-copy", "ours: read the volumes back and compare"),
+    text(
+        "V2V_vmUUID",
+        "vm-uuid",
+        "ours: BIOS UUID of the VM, where several have its name (vSphere)",
+    ),
+    text("V2V_vmMoref", "vm-moref", "ours: reference of the VM; another one is refused (vSphere)"),
     text("V2V_transport", "transport", "ours: auto (default), vddk or https, for vSphere"),
     text("V2V_trust", "trust", "ours: auto (default), ca, thumbprint or insecure, for vSphere"),
     text(

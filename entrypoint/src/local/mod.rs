@@ -148,6 +148,7 @@ async fn check<'a>(
             transcript: Some(out.join(format!("{name}.log"))),
             copy: args.copy_settings(),
             retries: args.source_retries,
+            meant: None,
         },
         name,
         out,

@@ -21,6 +21,7 @@ use crate::toolbox::Toolbox;
 use crate::vm_result;
 use crate::volumes::Volumes;
 use crate::vsphere::access::Access;
+use crate::vsphere::domain_watch::Meant;
 use crate::vsphere::transport::Transport;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,6 +115,7 @@ pub async fn run(
             transcript: None,
             copy: config.runtime.copy.clone(),
             retries: config.runtime.source_retries,
+            meant: meant(config),
         },
         ready,
         common: Common::default(),
@@ -121,6 +123,19 @@ pub async fn run(
         run_dir: run_dir.path(),
     };
     pod.all_phases().await
+}
+
+/// The VM, for jobs in which virt-v2v reads it from libvirt.
+fn meant(config: &PodConfig) -> Option<Meant> {
+    let (Job::Convert(Source::VSphere(vsphere)) | Job::RemoteInspect { vsphere, .. }) = &config.job
+    else {
+        return None;
+    };
+    Some(Meant {
+        name: vsphere.vm_uuid.is_none().then(|| config.vm_name.clone()),
+        uuid: vsphere.vm_uuid.clone(),
+        moref: vsphere.vm_moref.clone(),
+    })
 }
 
 impl Pod<'_> {
@@ -211,7 +226,7 @@ impl Pod<'_> {
         LibvirtInput {
             url: self.url(vsphere),
             password_file: Some(paths.secret_key.clone()),
-            vm: self.config.vm_name.clone(),
+            vm: vsphere.vm_uuid.as_ref().unwrap_or(&self.config.vm_name).clone(),
             hostname: vsphere.hostname.clone(),
             vddk: server.and_then(|s| s.access.vddk(&s.transport, config)),
         }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod anchors;
+pub mod domain_watch;
 pub mod query;
 pub mod snapshots;
 pub mod transport;
