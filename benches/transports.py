@@ -71,8 +71,8 @@ def real(options, tmp):
     password = (options.password_file.read_text().splitlines() or [""])[0]
     access = vcenter.Access(options.url, password, thumbprint, options.insecure, bundle)
     mounts = [f"{options.vddk_libdir.resolve()}:{lines.LIBDIR}:ro"] if "vddk" in options.transports else []
-    with vcenter.opened(access, options.vm, "host", mounts) as source:
-        yield source, "nothing: the network as it is"
+    with vcenter.opened(access, options.vm, "host", mounts, options.disk) as source:
+        yield source
 
 
 def spaces(work):
@@ -192,8 +192,12 @@ def main():
     options.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
     try:
-        network.sweep()
-        bench.real() if options.url else bench.simulated()
+        container.sweep()
+        if options.url:
+            bench.real()
+        else:
+            network.sweep()
+            bench.simulated()
         bench.end()
     finally:
         shutil.rmtree(options.work / "out", ignore_errors=True)

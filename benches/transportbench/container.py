@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -13,6 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LIMIT = 3600  # seconds; what takes longer hangs
 SCRIPT = f'set -euo pipefail; source "{ROOT}/tests/lab/podman.sh"; v2v_podman_run "$@"'
 USER = 107  # of the image
+PREFIX = "v2vbench"
+MEMORY = "/dev/shm"  # files there are never on a disk
 
 
 class Failed(Exception):
@@ -24,8 +27,8 @@ def image():
 
 
 def name():
-    """One container at a time, so the process names it; see network.sweep()."""
-    return f"v2vbench-{os.getpid()}"
+    """One container at a time, so the process names it; see sweep()."""
+    return f"{PREFIX}-{os.getpid()}"
 
 
 def run(command, mounts=(), network="host"):
@@ -80,3 +83,19 @@ def share(*paths):
     for path in paths:
         os.chown(path, USER, USER)
         path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def sweep():
+    """Removes what runs that were killed left: their container and secrets."""
+    command = ["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", f"name=^{PREFIX}-[0-9]+$"]
+    for left in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
+        if dead(left):
+            delete(left)
+    for folder in pathlib.Path(MEMORY).glob(f"{PREFIX}-*"):
+        if dead(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def dead(left):
+    """Whether the process whose number is in the name has ended."""
+    return not os.path.exists(f"/proc/{left.split('-')[1]}")

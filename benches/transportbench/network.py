@@ -12,7 +12,6 @@ import sys
 
 from . import container, relay
 
-PREFIX = "v2vbench"
 SERVER, CLIENT, BITS = "10.208.97.1", "10.208.97.2", 30
 # netem drops what does not fit: 100 MiB/s for 20 ms are some 1500 packets, and the default is 1000.
 NETEM_LIMIT = 100000
@@ -52,7 +51,7 @@ def namespace(name):
 
 def has_netem():
     """Whether the kernel knows netem; asked in a namespace, where it changes nothing."""
-    with namespace(f"{PREFIX}-{os.getpid()}-t") as name:
+    with namespace(f"{container.name()}-t") as name:
         command = ["tc", "-n", name, "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -60,7 +59,7 @@ def has_netem():
 @contextlib.contextmanager
 def link(rtt_ms, delayer):
     """The two namespaces, joined; `delayer` is netem or relay."""
-    stem = f"{PREFIX}-{os.getpid()}"
+    stem = container.name()
     with contextlib.ExitStack() as stack:
         made = Link(*(stack.enter_context(namespace(f"{stem}-{end}")) for end in "sc"), "nothing" if not rtt_ms else delayer)
         ends = {made.server: SERVER, made.client: CLIENT}
@@ -96,16 +95,8 @@ def relayed(namespaces, delay_ms):
 
 
 def sweep():
-    """Removes the namespaces and containers of runs that were killed."""
+    """Removes the namespaces of runs that were killed."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    for name in re.findall(rf"^{PREFIX}-\d+-\w", listed, re.MULTILINE):
-        if dead(name):
+    for name in re.findall(rf"^{container.PREFIX}-\d+-\w", listed, re.MULTILINE):
+        if container.dead(name):
             subprocess.run(["ip", "netns", "delete", name], check=False)
-    command = ["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", f"name=^{PREFIX}-[0-9]+$"]
-    for name in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
-        if dead(name):
-            container.delete(name)
-
-
-def dead(name):
-    return not os.path.exists(f"/proc/{name.split('-')[1]}")

@@ -99,18 +99,19 @@ def colons(digest):
 
 
 @contextlib.contextmanager
-def opened(access, vm, network, mounts=()):
-    """The Source behind a URL; its secrets are gone afterwards."""
+def opened(access, vm, network, mounts=(), wanted=()):
+    """The Source behind a URL, with the disks that are wanted; its secrets are gone afterwards."""
     host, port, user = endpoint(access.url)
-    # On a tmpfs where there is one.
-    with tempfile.TemporaryDirectory(prefix="transportbench-", dir="/dev/shm") as tmp:
+    # On a tmpfs; the name is for container.sweep().
+    with tempfile.TemporaryDirectory(prefix=f"{container.name()}-", dir=container.MEMORY) as tmp:
         secret = pathlib.Path(tmp)
         write_secrets(secret, user, access.password, host)
         mounts = [*mounts, f"{secret}:{lines.SECRET}:ro"]
         if access.bundle:
             mounts.append(f"{access.bundle}:{BUNDLE}:ro")
-        domain = describe(access, vm, mounts, network)
-        source = Source(host, port, user, access.thumbprint, access.insecure, *domain, mounts, network)
+        moref, datacenter, disks = describe(access, vm, mounts, network)
+        source = Source(host, port, user, access.thumbprint, access.insecure, moref, datacenter, chosen(disks, wanted),
+                        mounts, network)
         for number, disk in enumerate(source.disks):
             script = secret / f"cookie{number}"
             script.write_text(lines.cookie_script(source, disk))
