@@ -16,6 +16,7 @@ import fnmatch
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -99,16 +100,16 @@ class Bench:
         wanted = rows(options, 16)
         count = max(row.disks for row in wanted)
         program = lab.build()
-        delayer = options.delayer
-        if delayer == "auto":
-            delayer = "netem" if network.has_netem() else "relay"
+        delayer = network.chosen(options.delayer)
         lab.make_disks(options.work, count, options.size, say)
         self.settings["size"] = f"{options.size // images.MIB} MiB a disk, half of it data"
         self.total = len(wanted)
         checker = checks.WithDisks(options.work / "out", lab.files(options.work, count))
         for rtt in dict.fromkeys(row.rtt for row in wanted):
             with simulated(options, rtt, count, delayer, program) as (source, how):
-                self.begin(source, f"{rtt} ms", how, options.work / "vddk")
+                least = self.begin(source, f"{rtt} ms", how, options.work / "vddk")
+                if least < rtt:
+                    raise container.Failed(f"{how} was to give a round trip of {rtt} ms, and it is {least:.2f} ms")
                 for row in wanted:
                     if row.rtt == rtt:
                         self.measure(row, source, checker)
@@ -127,16 +128,17 @@ class Bench:
                     self.measure(row, source, checker)
 
     def begin(self, source, name, how, libdir):
-        """At the first source the head is printed, which tells of it."""
+        """The least round trip in ms. At the first source the head is printed, which tells of it."""
         trip = container.inside({"connect": [source.server, source.port]}, (), source.network)
         self.settings["round_trips"][name] = {"delayed_by": how, **trip}
         if self.facts:
-            return
+            return trip["least_ms"]
         self.settings["stand_in"] = "vddk" in self.options.transports and report.is_stand_in(libdir)
         self.settings["commands"] = report.commands(source, self.competitors)
         self.facts = machine.machine(self.options.work, []) + report.versions(source, self.options.transports)
         self.facts += [("settings", f"{self.settings['size']}; rounds: {self.options.rounds}")]
         print("\n".join(report.head(self.facts)), flush=True)
+        return trip["least_ms"]
 
     def measure(self, row, source, checker):
         """One row: the competitors in turns."""
@@ -210,5 +212,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    except (vcenter.Wrong, container.Failed, measure.Failed) as failure:
+    except (vcenter.Wrong, container.Failed, measure.Failed, subprocess.CalledProcessError) as failure:
         sys.exit(str(failure))

@@ -49,6 +49,16 @@ def namespace(name):
         subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
+def chosen(delayer):
+    """netem or relay; `auto` is netem where the kernel has it."""
+    if delayer == "relay":
+        return delayer
+    there = has_netem()
+    if delayer == "netem" and not there:
+        raise container.Failed("this kernel has no netem (CONFIG_NET_SCH_NETEM); --delayer relay does without")
+    return "netem" if there else "relay"
+
+
 def has_netem():
     """Whether the kernel knows netem; asked in a namespace, where it changes nothing."""
     with namespace(f"{container.name()}-t") as name:
