@@ -3,9 +3,10 @@
        benches/transports.py --url vpx://USER@HOST/DC/CLUSTER/ESXI --vm NAME --password-file FILE [--disk DISK]...
                              [--vddk-libdir DIR] [--cacert FILE | --thumbprint SHA1 | --insecure] ...
 
-The same disks over HTTPS (nbdkit-curl) and VDDK (nbdkit-vddk), copied by nbdcopy and by v2v-pod, in turns within one run,
-each ending with its data on the disk. Everything runs in the conversion image. Without --url the vCenter is a simulated one
-behind a network with the round trips of --rtt, and VDDK a stand-in; with --url both are real, and so is the network.
+The same disks over HTTPS (nbdkit-curl) and VDDK (nbdkit-vddk), copied by nbdcopy and by v2v-pod, in turns within one
+run, each ending with its data on the disk. Everything runs in the conversion image. Without --url the vCenter is a
+simulated one behind a network with the round trips of --rtt, and VDDK a stand-in; with --url both are real, and so is
+the network.
 Prints a table; writes benches/results/transports-<date>.json, .txt, .svg. Needs root and podman.
 This file owns the options and the order of the measurements.
 """
@@ -23,7 +24,8 @@ import tempfile
 sys.dont_write_bytecode = True
 
 from copybench import images, measure, report as machine  # noqa: E402
-from transportbench import checks, container, figures, lab, lines, network, options as wishes, report, vcenter  # noqa: E402
+from transportbench import checks, container, figures, lab, lines, network, report, vcenter  # noqa: E402
+from transportbench import options as wishes  # noqa: E402
 
 
 def say(words):
@@ -135,7 +137,8 @@ class Bench:
             return trip["least_ms"]
         self.settings["stand_in"] = "vddk" in self.options.transports and report.is_stand_in(libdir)
         self.settings["commands"] = report.commands(source, self.competitors)
-        self.facts = machine.machine(self.options.work, []) + report.versions(source, self.options.transports)
+        self.facts = machine.machine(self.options.work, [])
+        self.facts += report.versions(source, self.options.transports, self.settings["stand_in"])
         self.facts += [("settings", f"{self.settings['size']}; rounds: {self.options.rounds}")]
         print("\n".join(report.head(self.facts)), flush=True)
         return trip["least_ms"]

@@ -86,7 +86,8 @@ def legend(names, limits):
         parts += [bar(x, 58, 12, 12, name), text(x + 17, 68, name)]
         x += 40 + 7.5 * len(name)
     if limits:
-        parts += [stroke(x + 5, 56, x + 5, 72, "limit"), text(x + 14, 68, "limit: the slower of reading and writing alone")]
+        words = "limit: the slower of reading and writing alone"
+        parts += [stroke(x + 5, 56, x + 5, 72, "limit"), text(x + 14, 68, words)]
         x += 320
     return parts + [stroke(x, 64, x + 20, 64, "whisker"), text(x + 26, 68, "min to max")]
 

@@ -26,6 +26,11 @@ def image():
     return os.environ.get("V2V_IMAGE", "localhost/v2v-pod:latest")
 
 
+def image_id():
+    command = ["podman", "image", "inspect", "--format", "{{.Id}}", image()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()[:12]
+
+
 def name():
     """One container at a time, so the process names it; see sweep()."""
     return f"{PREFIX}-{os.getpid()}"

@@ -3,8 +3,9 @@
 
 The part of the harness that runs in the conversion image. Two kinds of job:
 {"connect": [HOST, PORT]} answers with the milliseconds of a TCP handshake, least and median of nine;
-{"servers": [NBDKIT-ARGV…], "pidfiles": […], "copies": [ARGV…]} starts the servers, then the copies together, and answers
-with the seconds until the last copy has ended, and what CPU and memory it took. One line of JSON on standard output.
+{"servers": [NBDKIT-ARGV…], "pidfiles": […], "copies": [ARGV…]} starts the servers, then the copies together, and
+answers with the seconds until the last copy has ended, and what CPU and memory it took. One line of JSON on standard
+output.
 """
 import json
 import pathlib

@@ -17,7 +17,11 @@ INVENTORY = {
     "datacenter": "DC", "cluster": "Cluster", "host": "esx1.example.com",
     "datastores": [{"name": STORE, "directory": "store"}],
 }
-NAMES = "subjectAltName=IP:" + network.SERVER
+CERTIFICATE = [
+    "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+    "-subj", "/CN=simulated vCenter", "-addext", f"subjectAltName=IP:{network.SERVER}",
+    "-keyout", "server.key", "-out", "server.pem",
+]
 
 
 def files(work, count):
@@ -49,9 +53,7 @@ def make_disks(work, count, size, say):
 def running(work, program, link, count):
     """The simulated vCenter with its VM; gives what vcenter.opened() wants."""
     password = secrets.token_urlsafe(16)
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
-               "-subj", "/CN=simulated vCenter", "-addext", NAMES, "-keyout", "server.key", "-out", "server.pem"]
-    subprocess.run(command, cwd=work, check=True, capture_output=True)
+    subprocess.run(CERTIFICATE, cwd=work, check=True, capture_output=True)
     # vclab writes the VM's description where there is none.
     shutil.rmtree(work / "store" / "vm", ignore_errors=True)
     (work / "store" / "vm").mkdir(mode=0o755)

@@ -1,4 +1,4 @@
-"""Owns the command lines: nbdkit as virt-v2v 2.6 starts it for a disk in vCenter, over HTTPS and with VDDK, and the copiers.
+"""Owns the command lines: nbdkit as virt-v2v 2.6 starts it for a disk in vCenter (HTTPS and VDDK), and the copiers.
 
 Taken from `virt-v2v -v`. Left out are --verbose, which comes with -v only, and the names of temporary files.
 """

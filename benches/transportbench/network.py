@@ -1,5 +1,5 @@
-"""Owns the network between the image and the simulated vCenter: two namespaces and a link whose round trip takes as long
-as asked for. Ends what it began, and what a killed run left.
+"""Owns the network between the image and the simulated vCenter: two namespaces and a link whose round trip takes as
+long as asked for. Ends what it began, and what a killed run left.
 
 The delay is netem's, half of it in each direction. Where the kernel has no netem, packets pass through relay.py.
 """
@@ -71,7 +71,8 @@ def link(rtt_ms, delayer):
     """The two namespaces, joined; `delayer` is netem or relay."""
     stem = container.name()
     with contextlib.ExitStack() as stack:
-        made = Link(*(stack.enter_context(namespace(f"{stem}-{end}")) for end in "sc"), "nothing" if not rtt_ms else delayer)
+        names = [stack.enter_context(namespace(f"{stem}-{end}")) for end in "sc"]
+        made = Link(*names, delayer if rtt_ms else "nothing")
         ends = {made.server: SERVER, made.client: CLIENT}
         if rtt_ms and delayer == "relay":
             stack.enter_context(relayed(ends, rtt_ms / 2))
@@ -91,7 +92,9 @@ def relayed(namespaces, delay_ms):
     """Two interfaces `bench` with relay.py between them."""
     names = [f"vb{os.getpid()}{end}" for end in "sc"]
     command = ["setpriv", "--pdeathsig", "KILL", sys.executable, relay.__file__, *names, str(delay_ms)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         if process.stdout.readline() != relay.READY:
             raise SystemExit("the relay does not start: is there /dev/net/tun?")

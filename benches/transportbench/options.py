@@ -9,6 +9,8 @@ from copybench import images
 
 from . import container, lines
 
+ROOT = container.ROOT
+
 
 def numbers(kind, least, most):
     def parse(words):
@@ -38,19 +40,19 @@ def arguments(usage):
     parser.add_argument("--disks", type=numbers(int, 1, 16), help="disks copied at once, 1,2,4 unless told")
     parser.add_argument("--transports", type=names(lines.TRANSPORTS), default=list(lines.TRANSPORTS), help="https,vddk")
     parser.add_argument("--copiers", type=names(lines.TOOLS), default=list(lines.TOOLS), help="nbdcopy,v2v-pod")
-    parser.add_argument("--work", type=pathlib.Path, default=container.ROOT / "out/bench/transports", help="for disks and targets")
-    parser.add_argument("--results", type=pathlib.Path, default=container.ROOT / "benches/results", help="for table and plot")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "out/bench/transports", help="disks and targets")
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benches/results", help="for table and plot")
     parser.add_argument("--settle", type=float, default=1.0, help="seconds of rest before each measurement")
     simulated = parser.add_argument_group("with a simulated vCenter")
     simulated.add_argument("--size", type=images.size_argument, default=1 << 30, help="of each disk; 1G unless told")
     simulated.add_argument("--rtt", type=numbers(int, 0, 1000), help="milliseconds, 0,5,20 unless told")
     simulated.add_argument("--delayer", choices=("auto", "netem", "relay"), default="auto", help="auto: netem if there")
-    simulated.add_argument("--stub", type=pathlib.Path, default=container.ROOT / "target/release/libvixDiskLib.so")
-    simulated.add_argument("--stub-bandwidth", type=images.size_argument, help="bytes a second for each disk, by default no limit")
+    simulated.add_argument("--stub", type=pathlib.Path, default=ROOT / "target/release/libvixDiskLib.so")
+    simulated.add_argument("--stub-bandwidth", type=images.size_argument, help="bytes a second for each disk")
     real = parser.add_argument_group("with a real vCenter or ESXi host; the VM is off and has no snapshots")
     real.add_argument("--url", help="vpx://USER@HOST/DC/CLUSTER/ESXI or esx://USER@HOST")
     real.add_argument("--vm", help="its name")
-    real.add_argument("--disk", action="append", default=[], help="number from 1, or `[datastore] …`; repeatable, default all")
+    real.add_argument("--disk", action="append", default=[], help="number from 1, or `[datastore] …`; repeatable")
     real.add_argument("--password-file", type=pathlib.Path, help="with the password in its first line")
     real.add_argument("--vddk-libdir", type=pathlib.Path, default=os.environ.get("VDDK_LIBDIR") or None,
                       help="the unpacked VDDK; $VDDK_LIBDIR")

@@ -2,8 +2,8 @@
 """Usage: relay.py NAME NAME DELAY_MS
 
 What netem does, for kernels without it: two TUN interfaces; what comes out of one goes into the other after the delay.
-Packets keep their order and none is lost. The segments of a TCP burst stay together (TSO), as on a veth pair, so a packet
-has up to 64 KiB. Runs until it is killed; the interfaces end with it.
+Packets keep their order and none is lost. The segments of a TCP burst stay together (TSO), as on a veth pair, so a
+packet has up to 64 KiB. Runs until it is killed; the interfaces end with it.
 """
 import collections
 import contextlib

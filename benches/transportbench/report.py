@@ -13,27 +13,31 @@ HEAD = (
 )
 NOTES = """\
 x nbdcopy: how many times as fast as nbdcopy over the same transport; x HTTPS: as the same copier over HTTPS. Ratios are
-taken by round; their median is given. MiB/s and CPU are of the virtual size of all disks of the row, half of which are
-holes in the lab: VDDK tells of them, HTTPS does not. Times are from the start of the copiers, login included, until
-every target is durable. CPU and RSS are those of the copiers (of all processes together), `nbdkit` is its CPU."""
+taken by round; their median is given. MiB/s and CPU are of the virtual size of all disks of the row. Holes (half of
+each disk in the lab) are known to VDDK and not to HTTPS. Times are from the start of the copiers, login included, until
+every target is durable. CPU and RSS are those of the copiers (of all processes together), `nbdkit` is its CPU. nbdkit's
+retry filter, which virt-v2v wants, lets one request at a time through each connection: what a round trip costs depends
+on the copier's connections and the size of its requests."""
 STAND_IN = """\
-vddk is a stand-in for VMware's library, without network, TLS and NFC: its latency_ms stands for the round trip. Read its
-rows as what nbdkit, its filters and the copier do with a library that costs nothing but that, not as VDDK's speed."""
+vddk is a stand-in for VMware's library, without network, TLS and NFC: its latency_ms stands for the round trip.
+Read its rows as what nbdkit, its filters and the copier do with a library that costs nothing but that, and not as
+VDDK's speed."""
 RELAY = """\
-This kernel has no netem: benches/transportbench/relay.py delays the packets instead. It costs about one CPU second for each
-GiB and passes some 500 MiB/s, which on few cores takes from the HTTPS rows."""
+This kernel has no netem: benches/transportbench/relay.py delays the packets instead. It costs about one CPU second for
+each GiB and passes some 500 MiB/s, which on few cores takes from the HTTPS rows."""
 MARK = b"VixDiskLib stub:"  # in the stand-in, and nowhere else
 
 
-def versions(source, transports):
+def versions(source, transports, stand_in):
     """[(name, value)] of the tools in the image."""
-    words = {"image": container.image()}
+    words = {"image": f"{container.image()} ({container.image_id()})"}
     for tool in ("nbdkit", "nbdcopy", "v2v-pod"):
         words[tool] = container.run([tool, "--version"]).splitlines()[0]
     if "vddk" in transports:
         text = container.run(["nbdkit", "vddk", f"libdir={lines.LIBDIR}", "--dump-plugin"], source.mounts)
         told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         words["VDDK"] = f"{told.get('vddk_dll', 'unknown')}, version {told.get('vddk_library_version', 'unknown')}"
+        words["VDDK"] += ", a stand-in" if stand_in else ""
     return list(words.items())
 
 
@@ -63,7 +67,8 @@ def commands(source, competitors):
 
 def notes(settings):
     trips = [
-        f"round trip {name}: {trip['median_ms']:.2f} ms measured (least {trip['least_ms']:.2f}), delayed by {trip['delayed_by']}"
+        f"round trip {name}: {trip['median_ms']:.2f} ms measured (least {trip['least_ms']:.2f}),"
+        f" delayed by {trip['delayed_by']}"
         for name, trip in settings["round_trips"].items()
     ]
     lines_ = [f"{name}: {line}" for name, line in settings["commands"].items()]

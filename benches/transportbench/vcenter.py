@@ -1,4 +1,4 @@
-"""Owns a vCenter or ESXi host as the source of disks: its certificate, the VM's description, and the secrets for the tools.
+"""Owns a vCenter or ESXi host as the source of disks: its certificate, the VM's description, and the tools' secrets.
 
 Passwords go into files of the image's user, never into an argument.
 """
