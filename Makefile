@@ -1,6 +1,6 @@
 # `make demo` and `make test` install what they need (Debian 12 or 13, as root) and do everything.
 
-.PHONY: demo test check bench fuzz image deny clean
+.PHONY: demo test check bench bench-transports fuzz image deny clean
 
 demo:
 	scripts/demo.sh
@@ -24,6 +24,11 @@ image:
 # `scripts/bench.sh copy`, ROWS and SIZE take less.
 bench:
 	scripts/bench.sh
+
+# The same disks over HTTPS and VDDK, with a simulated vCenter and round trips of 0, 5 and 20 ms. About an hour; ROUNDS,
+# SIZE, RTT, DISKS and ROWS take less. With a real vCenter: benches/transports.py --url …, see docs/operations.md.
+bench-transports:
+	scripts/bench.sh transports
 
 # The parsers of what servers send, with cargo-fuzz; 30 seconds each.
 fuzz:

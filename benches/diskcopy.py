@@ -27,15 +27,6 @@ def say(words):
     print(words, file=sys.stderr, flush=True)
 
 
-def size(words):
-    """4G, 512M, ... in bytes."""
-    unit = {"K": 10, "M": 20, "G": 30}.get(words[-1:].upper())
-    number = int(words[:-1] if unit else words) << (unit or 0)
-    if number % images.MIB or number < 16 * images.MIB:
-        raise argparse.ArgumentTypeError("a whole number of MiB, from 16M on")
-    return number
-
-
 def copier_list(words):
     names = words.split(",")
     if unknown := [name for name in names if name not in copiers.ALL]:
@@ -49,7 +40,7 @@ def arguments():
     parser.add_argument("--rows", action="append", metavar="GLOB", help="only rows of such a name; repeatable")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and end")
     parser.add_argument("--copiers", type=copier_list, default=list(copiers.ALL), help=",".join(copiers.ALL))
-    parser.add_argument("--size", type=size, default=4 << 30, help="of the images; 4G unless told")
+    parser.add_argument("--size", type=images.size_argument, default=4 << 30, help="of the images; 4G unless told")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "out/bench/copy", help="for images and targets")
     parser.add_argument("--v2v-pod", default=str(ROOT / "target/release/v2v-pod"), metavar="PATH")
     parser.add_argument("--bin-dir", type=pathlib.Path, help="looked into for nbdcopy, nbdkit and qemu-img first")

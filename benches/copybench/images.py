@@ -1,4 +1,5 @@
 """Owns the source images: how each is made, when it is made again, and reading it into the page cache."""
+import argparse
 import hashlib
 import json
 import os
@@ -8,6 +9,15 @@ import subprocess
 MIB = 1 << 20
 RECIPE = 1  # part of the stamp: raise it when an image is to be made in another way
 NAMES = ("dense", "half", "zero", "frag", "four")
+
+
+def size_argument(words):
+    """4G, 512M, ... in bytes, for argparse."""
+    unit = {"K": 10, "M": 20, "G": 30}.get(words[-1:].upper())
+    number = int(words[:-1] if unit else words) << (unit or 0)
+    if number % MIB or number < 16 * MIB:
+        raise argparse.ArgumentTypeError("a whole number of MiB, from 16M on")
+    return number
 
 
 def paths(work, name):

@@ -6,7 +6,9 @@ from . import copiers
 
 GIB = 1 << 30
 COLOURS = {"nbdcopy": "#0072b2", "qemu-img": "#e69f00", "qemu-img-tnone": "#f0d58c", "v2v-pod": "#009e73",
-           "v2v-pod-nj": "#7fceb9"}
+           "v2v-pod-nj": "#7fceb9",
+           # benches/transports.py: by transport and copier
+           "https-nbdcopy": "#0072b2", "https-v2v-pod": "#009e73", "vddk-nbdcopy": "#e69f00", "vddk-v2v-pod": "#d55e00"}
 LEFT, RIGHT, TOP, WIDTH = 170, 110, 92, 960
 BAR, GAP = 15, 16
 INNER = WIDTH - LEFT - RIGHT
@@ -45,9 +47,9 @@ def axis(lines):
     return step * math.ceil(top / step), step
 
 
-def draw(table, subtitle):
-    """The whole plot of the table's copiers; the limits are ticks across their group."""
-    lines = [line for line in table if line["copier"] in copiers.ALL]
+def draw(table, subtitle, title="Copies of disk images, to the end of the flush", names=copiers.ALL):
+    """The whole plot of the table's copiers of these names; the limits, if any, are ticks across their group."""
+    lines = [line for line in table if line["copier"] in names]
     end, step = axis(lines)
     groups = {}
     for line in lines:
@@ -68,23 +70,26 @@ def draw(table, subtitle):
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
         f'viewBox="0 0 {WIDTH} {height:.0f}">',
         f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
-        text(20, 28, "Copies of disk images, to the end of the flush", "title"),
+        text(20, 28, title, "title"),
         text(20, 46, subtitle, "small"),
-        *legend([which for which in copiers.ALL if any(line["copier"] == which for line in lines)]),
+        *legend([which for which in names if any(line["copier"] == which for line in lines)],
+                any(line["limit_seconds"] for line in lines)),
         *grid,
         *body,
         "</svg>\n",
     ])
 
 
-def legend(names):
+def legend(names, limits):
     parts, x = [], 20
     for name in names:
         parts += [bar(x, 58, 12, 12, name), text(x + 17, 68, name)]
         x += 40 + 7.5 * len(name)
-    parts += [stroke(x + 5, 56, x + 5, 72, "limit"), text(x + 14, 68, "limit: the slower of reading and writing alone")]
-    parts += [stroke(x + 320, 64, x + 340, 64, "whisker"), text(x + 346, 68, "min to max")]
-    return parts
+    if limits:
+        words = "limit: the slower of reading and writing alone"
+        parts += [stroke(x + 5, 56, x + 5, 72, "limit"), text(x + 14, 68, words)]
+        x += 320
+    return parts + [stroke(x, 64, x + 20, 64, "whisker"), text(x + 26, 68, "min to max")]
 
 
 def draw_group(name, group, y, end):
@@ -121,4 +126,4 @@ def draw_figure(line, y, place, end):
     """The figure of a bar, drawn last so that no line goes through it; `»`: the bar goes on beyond the axis."""
     value, most = (speed(line, line["seconds"][key]) for key in ("median", "min"))
     mark = "» " if value > end else ""
-    return text(place(most) + 6, y + BAR - 4, f"{mark}{value:.2f}", "small figure")
+    return text(place(most) + 6, y + BAR - 4, f"{mark}{value:.{2 if value >= 0.1 else 3}f}", "small figure")

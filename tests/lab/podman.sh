@@ -5,6 +5,7 @@
 #   v2v_loop_attach FILE [SIZE]                   prints /dev/loopN over FILE (made sparse when absent), open to uid 107
 #   v2v_loop_detach /dev/loopN…
 #   V2V_IMAGE  default localhost/v2v-pod:latest
+#   V2V_NETWORK  podman's --network, default host
 #   V2V_KVM=1  passes /dev/kvm on, as a device plugin would
 
 V2V_IMAGE=${V2V_IMAGE:-localhost/v2v-pod:latest}
@@ -23,7 +24,7 @@ v2v_podman_run() {
     # The limits: podman asks for more than the hard limits of a container host allow, and fails.
     # shellcheck disable=SC2054  # the comma is podman's
     local fixed=(
-        --rm --runtime runc --network host --pull never
+        --rm --runtime runc --network "${V2V_NETWORK:-host}" --pull never
         --ulimit nofile=1024:1024 --ulimit nproc=4096:4096
         --user 107:107 --cap-drop ALL --security-opt no-new-privileges
         --read-only --read-only-tmpfs=false --tmpfs /tmp:rw,size=64m,mode=1777
