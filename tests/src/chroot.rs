@@ -57,10 +57,14 @@ pub struct Binaries {
 impl Binaries {
     /// Finds out what the two are linked to.
     pub fn new(pod: PathBuf, standin: PathBuf) -> Self {
+        // `cargo test` leaves a library of another package in `deps`, or builds only what its own package needs.
         let beside = |name: &str| {
-            let path = pod.with_file_name(name);
-            assert!(path.is_file(), "{} is missing: run cargo build", path.display());
-            path
+            let release = pod.with_file_name("../release").join(name);
+            let places = [pod.with_file_name(name), pod.with_file_name("deps").join(name), release];
+            let found = places.into_iter().find(|p| p.is_file());
+            found.and_then(|p| p.canonicalize().ok()).unwrap_or_else(|| {
+                panic!("there is no {name} for {}: run cargo build --release", pod.display())
+            })
         };
         let (sidecar, vddk) = (beside("vddk-sidecar"), beside("libvixDiskLib.so"));
         let mut libraries = BTreeSet::new();
