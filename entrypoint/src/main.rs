@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use v2v_pod::{app, init, nbdcopy, secret};
 
 fn main() -> ExitCode {
+    name_process();
     if let Err(e) = secret::forbid_cores().and_then(|()| secret::leave_environment()) {
         return fail(&format!("cannot protect the secrets: {e}"));
     }
@@ -28,6 +29,14 @@ fn main() -> ExitCode {
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .collect();
     run(async || app::run(&args, env).await)
+}
+
+/// Started by way of `/proc/self/exe`, a process is called `exe`; an operator looks for v2v-pod.
+fn name_process() {
+    let first = std::env::args_os().next();
+    let name = if nbdcopy::is_name(first.as_ref()) { c"nbdcopy" } else { c"v2v-pod" };
+    // It is only for people.
+    let _ = nix::sys::prctl::set_name(name);
 }
 
 /// One thread: children are tied to the thread that starts them, see `sys`.
