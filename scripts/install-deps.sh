@@ -15,9 +15,9 @@ minimum_go=1.19 # in tests/lab/vcenter/go.mod
 build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
 # runc: crun refuses the hybrid cgroups of some hosts.
 image_packages=(buildah podman runc debootstrap ca-certificates)
-# fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
+# strace: faults put into system calls; fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
 lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
-    openssl gnutls-bin bsdextrautils xfsprogs nbd-server openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
+    openssl gnutls-bin strace bsdextrautils xfsprogs nbd-server openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
 
 # shellcheck source=/dev/null
 . /etc/os-release
