@@ -89,7 +89,7 @@ def head(facts):
     return [*(f"{name + ':':<10} {value}" for name, value in facts), "", HEAD]
 
 
-def save(stem, facts, settings, samples, table, goals):
+def write(stem, facts, settings, samples, table, lines, svg, **more):
     """Writes stem.json, stem.txt and stem.svg; called after each row, so that a run cut short leaves its rows."""
     stem.parent.mkdir(exist_ok=True)
     everything = {
@@ -97,10 +97,16 @@ def save(stem, facts, settings, samples, table, goals):
         "settings": settings,
         "samples": [dataclasses.asdict(sample) for sample in samples],
         "table": table,
-        "goals": goals,
+        **more,
     }
     stem.with_suffix(".json").write_text(json.dumps(everything, indent=1) + "\n")
-    text = [*head(facts), *map(table_line, table), "", NOTES, "", *goal_lines(goals)]
-    stem.with_suffix(".txt").write_text("\n".join(text) + "\n")
+    stem.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+    stem.with_suffix(".svg").write_text(svg)
+
+
+def save(stem, facts, settings, samples, table, goals):
+    """The report of the copiers."""
+    lines = [*head(facts), *map(table_line, table), "", NOTES, "", *goal_lines(goals)]
     date = dict(facts)["date"]
-    stem.with_suffix(".svg").write_text(plot.draw(table, f"{settings['size']}, {settings['rounds']} rounds, {date}"))
+    svg = plot.draw(table, f"{settings['size']}, {settings['rounds']} rounds, {date}")
+    write(stem, facts, settings, samples, table, lines, svg, goals=goals)

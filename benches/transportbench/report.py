@@ -1,6 +1,4 @@
 """Owns the words: versions, the table and its notes as text, and the files under benches/results."""
-import dataclasses
-import json
 import shlex
 
 from copybench import plot, report
@@ -78,18 +76,10 @@ def notes(settings):
 
 
 def save(stem, facts, settings, samples, table):
-    """Writes stem.json, stem.txt and stem.svg; called after each row, so that a run cut short leaves its rows."""
-    stem.parent.mkdir(exist_ok=True)
-    everything = {
-        "machine": dict(facts),
-        "settings": settings,
-        "samples": [dataclasses.asdict(sample) for sample in samples],
-        "table": table,
-    }
-    stem.with_suffix(".json").write_text(json.dumps(everything, indent=1) + "\n")
+    """The report of the transports."""
     text = [*head(facts), *map(table_line, table), "", *notes(settings)]
-    stem.with_suffix(".txt").write_text("\n".join(text) + "\n")
     subtitle = f"{settings['size']}, rounds: {settings['rounds']}, {dict(facts)['date']}"
     subtitle += "; vddk is a stand-in without network" if settings["stand_in"] else ""
     title = "HTTPS and VDDK: disks copied to the end of the flush"
-    stem.with_suffix(".svg").write_text(plot.draw(table, subtitle, title, figures.NAMES))
+    svg = plot.draw(table, subtitle, title, figures.NAMES)
+    report.write(stem, facts, settings, samples, table, text, svg)

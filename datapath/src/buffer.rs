@@ -37,6 +37,15 @@ pub struct Lease {
     _permit: OwnedSemaphorePermit,
 }
 
+/// Appends a part; neighbours in memory are joined without copying.
+pub(crate) fn join(whole: &mut BytesMut, part: BytesMut) {
+    if whole.is_empty() {
+        *whole = part;
+    } else if !part.is_empty() {
+        whole.unsplit(part);
+    }
+}
+
 impl BufferPool {
     /// `in_flight` bytes in buffers of `size`, at least one; up to `most` for a source that answers
     /// slowly.

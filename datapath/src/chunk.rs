@@ -1,6 +1,6 @@
 //! One piece of work: a chunk read, hashed and written, or a range zeroed.
 
-use crate::buffer::Lease;
+use crate::buffer::{Lease, join};
 use crate::engine::Settings;
 use crate::error::CopyError;
 use crate::hashes::{HashFile, hash};
@@ -134,15 +134,6 @@ impl Work {
         add(&self.progress.zeroed, length);
         add(&self.progress.done, length);
         Ok(())
-    }
-}
-
-/// Appends a part; neighbours in memory are joined without copying.
-fn join(whole: &mut BytesMut, part: BytesMut) {
-    if whole.is_empty() {
-        *whole = part;
-    } else if !part.is_empty() {
-        whole.unsplit(part);
     }
 }
 

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// Forklift puts the whole secret into the pod's environment, with this prefix. Nobody reads the password from there.
@@ -61,12 +61,10 @@ pub fn leave_environment() -> io::Result<()> {
     let args = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
     let env = std::env::vars_os()
         .filter(|(name, _)| !is_secret(name))
-        .map(|(name, value)| {
-            text(
-                [name.as_bytes(), b"=", value.as_bytes()]
-                    .map(OsStr::from_bytes)
-                    .join(OsStr::new("")),
-            )
+        .map(|(mut pair, value)| {
+            pair.push("=");
+            pair.push(value);
+            text(pair)
         })
         .collect::<io::Result<Vec<_>>>()?;
     // Not by name: the file may have been replaced meanwhile.

@@ -2,6 +2,7 @@
 
 pub mod file;
 
+use crate::buffer::join;
 use crate::extent::Extent;
 use crate::nbd::{NbdClient, NbdError};
 use bytes::BytesMut;
@@ -209,19 +210,10 @@ impl NbdSource {
         let mut at = offset;
         // Looked up for each piece: the limit may have been lowered in between.
         while let Some(limit) = self.limit.get().filter(|l| *l < buffer.len()) {
-            let piece = self.client.read(at, buffer.split_to(limit)).await?;
+            join(&mut whole, self.client.read(at, buffer.split_to(limit)).await?);
             at += limit as u64;
-            if whole.is_empty() {
-                whole = piece;
-            } else {
-                whole.unsplit(piece);
-            }
         }
-        let rest = self.client.read(at, buffer).await?;
-        if whole.is_empty() {
-            return Ok(rest);
-        }
-        whole.unsplit(rest);
+        join(&mut whole, self.client.read(at, buffer).await?);
         Ok(whole)
     }
 }

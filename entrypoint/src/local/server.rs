@@ -31,7 +31,7 @@ pub async fn check(
         preflight::check_secret(report, file, "password");
     }
     let given = Given {
-        url: url.clone(),
+        url,
         mode: args.trust,
         thumbprint: args.thumbprint,
         ca: args.cacert.clone(),

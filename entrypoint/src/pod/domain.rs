@@ -7,6 +7,7 @@ use super::Pod;
 use crate::classify::Evidence;
 use crate::config::pod::VSphere;
 use crate::failure::{Class, Failure};
+use crate::secret;
 use crate::supervise::lines::End;
 use crate::supervise::{self, Heard, Spec};
 use crate::tool_run;
@@ -96,8 +97,8 @@ impl Pod<'_> {
 
     fn write_auth_file(&self, vsphere: &VSphere) -> Result<PathBuf, Failure> {
         let paths = &self.config.paths;
-        let user = first_line(&paths.access_key)?;
-        let password = first_line(&paths.secret_key)?;
+        let user = secret::read(&paths.access_key, "user name")?;
+        let password = secret::read(&paths.secret_key, "password")?;
         let host = url::Url::parse(&vsphere.url)
             .ok()
             .and_then(|u| u.host_str().map(|h| h.trim_matches(['[', ']']).to_owned()))
@@ -119,11 +120,4 @@ impl Pod<'_> {
         file.write_all(text.as_bytes()).map_err(failed)?;
         Ok(path)
     }
-}
-
-/// The first line of a secret file, as virt-v2v and nbdkit read it: a trailing newline is no part.
-fn first_line(path: &PathBuf) -> Result<String, Failure> {
-    let text = fs::read_to_string(path)
-        .map_err(|e| Failure::new(Class::Config, format!("cannot read {}: {e}", path.display())))?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }

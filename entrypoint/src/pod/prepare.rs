@@ -82,8 +82,7 @@ impl Pod<'_> {
     /// link leads to is what libvirt, nbdkit and curl trust.
     fn link_ca(&mut self) -> Result<(), Failure> {
         let Some(server) = &self.ready.server else { return Ok(()) };
-        let chosen = server.access.anchors.clone();
-        let own = anchors::file(&chosen, self.run_dir)?;
+        let own = anchors::file(&server.access.anchors, self.run_dir)?;
         let given = self.config.paths.secret_key.with_file_name("cacert");
         let target = match &own {
             Some(file) => file.clone(),

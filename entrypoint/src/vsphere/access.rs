@@ -163,54 +163,46 @@ fn refuse_look_alike(query: &Query<'_>, insecure: bool) -> Result<(), Failure> {
 
 /// Checks the server; problems go into the report. A URL of another kind (`qemu:///system`) passes as it is.
 pub async fn check(given: &Given, report: &mut Report) -> Option<Access> {
+    match admit(given, report).await {
+        Ok(access) => Some(access),
+        Err(failure) => {
+            report.problem(CHECK, failure);
+            None
+        }
+    }
+}
+
+async fn admit(given: &Given, report: &mut Report) -> Result<Access, Failure> {
     let endpoint = match Endpoint::of_url(&given.url) {
         Ok(endpoint) => endpoint,
-        Err(EndpointError::Scheme(_)) => return Some(untouched(given)),
+        Err(EndpointError::Scheme(_)) => return Ok(untouched(given)),
         Err(e) => {
             let advice =
                 "a source URL looks like vpx://user@vcenter/DC/Cluster/esx1 or esx://root@esx1";
             let message = format!("the URL of the source: {}", datapath::error_chain(&e));
-            report.problem(CHECK, Failure::new(Class::Config, message).advise(advice));
-            return None;
+            return Err(Failure::new(Class::Config, message).advise(advice));
         }
     };
     if url::Url::parse(&given.url).is_ok_and(|url| url.password().is_some()) {
         let message = "the URL of the source holds a password, which every process here could see";
         let advice = "take it out of the URL and give it as a file (secretKey, -ip FILE); write a colon in a user name as %3A";
-        report.problem(CHECK, Failure::new(Class::Config, message).advise(advice));
-        return None;
+        return Err(Failure::new(Class::Config, message).advise(advice));
     }
-    let (trust, url) = match resolve(given) {
-        Ok(resolved) => resolved,
-        Err(failure) => {
-            report.problem(CHECK, failure);
-            return None;
-        }
-    };
-    let trusted = match look(&trust, &endpoint, Endpoint::esxi_host(&given.url).as_ref()).await {
-        Ok(trusted) => trusted,
-        Err(failure) => {
-            report.problem(CHECK, failure);
-            return None;
-        }
-    };
+    let (trust, url) = resolve(given)?;
+    let trusted = look(&trust, &endpoint, Endpoint::esxi_host(&given.url).as_ref()).await?;
     if let Some(problem) = &trusted.https_problem {
         let advice = "name the server in the URL as its certificate does, or give it a certificate that fits; libvirt and curl would refuse it";
-        report.problem(CHECK, Failure::new(Class::Trust, problem).advise(advice));
-        return None;
+        return Err(Failure::new(Class::Trust, problem).advise(advice));
     }
     say(&trust, &endpoint, &trusted, report);
-    Some(Access {
+    Ok(Access {
         url,
         trust: name(&trust),
         anchors: anchors(&trust, &trusted),
         thumbprint: trusted.thumbprint.as_ref().map(ToString::to_string),
         port: (endpoint.port != 443).then_some(endpoint.port),
-        warnings: if matches!(trust, Trust::Insecure { .. }) {
-            trusted.warnings
-        } else {
-            Vec::new()
-        },
+        // Only insecure mode has any.
+        warnings: trusted.warnings,
     })
 }
 
