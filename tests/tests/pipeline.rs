@@ -1,5 +1,5 @@
 //! v2v-pod as the `nbdcopy` of virt-v2v's pipeline: a script plays virt-v2v and starts real nbdkit on both
-//! sides, so that faults can be put where they are wanted. The real virt-v2v is in `e2e.rs`.
+//! sides, so that faults can be put where they are wanted. The real virt-v2v is in `e2e`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,5 +1,5 @@
 //! The supervision of the built binary, with a shell script in place of virt-v2v: what it does is
-//! then exact to the line and to the millisecond. The real tools are in `e2e.rs`.
+//! then exact to the line and to the millisecond. The real tools are in `e2e`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

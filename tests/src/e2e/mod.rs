@@ -1,6 +1,6 @@
 //! End-to-end lab: the real image, run as an unprivileged pod, on real volumes and real guests.
 //!
-//! The tests are in `tests/tests/e2e.rs`. They need root, podman, QEMU and loop devices; where one
+//! The tests are in `tests/tests/e2e`. They need root, podman, QEMU and loop devices; where one
 //! is missing they fail and say how to install it. How a pod is started is written once, in
 //! `tests/lab/podman.sh`, which this module calls.
 //!

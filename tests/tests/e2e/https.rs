@@ -1,9 +1,6 @@
 //! A guest on a vCenter or an ESXi host over HTTPS, with free software only: the whole way, and what goes wrong on it.
 //! The server is the simulator; libvirt, virt-v2v, curl and nbdkit are the real ones, in the built image.
 
-// Test code: a broken assumption has to stop the run, with the place where it broke.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use serde_json::json;
 use std::fs;
 use std::path::Path;

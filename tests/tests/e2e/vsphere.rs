@@ -1,9 +1,6 @@
 //! A guest on a vCenter, in pod mode: over VDDK, the ways of trust, and what goes wrong. The vCenter is the simulator,
 //! VDDK is our stand-in; libvirt, virt-v2v, nbdkit and its vddk plugin are the real ones, in the built image.
 
-// Test code: a broken assumption has to stop the run, with the place where it broke.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
