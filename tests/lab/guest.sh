@@ -69,12 +69,12 @@ if [ ! -f "$tree" ]; then
 GRUB_TIMEOUT=0
 GRUB_DISABLE_OS_PROBER=true
 GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"' >"$root/etc/default/grub"
-    # A short list of modules, a quick compressor and no hooks but those that boot it: rebuilding the initramfs is most of a
+    # A short list of modules, a quick compressor and few hooks (its shell is of klibc-utils): rebuilding the initramfs is most of a
     # conversion's time without KVM, a twentieth of a second for each process that is started.
     mkdir -p "$root/etc/initramfs-tools/conf.d"
     printf 'MODULES=list\nCOMPRESS=lz4\n' >"$root/etc/initramfs-tools/conf.d/lab"
     printf '%s\n' sd_mod virtio_pci virtio_blk virtio_scsi >>"$root/etc/initramfs-tools/modules"
-    for hook in dmsetup fsck keymap klibc-utils resume thermal; do
+    for hook in dmsetup fsck keymap resume thermal; do
         rm -f "$root/usr/share/initramfs-tools/hooks/$hook"
     done
     # Debian's configuration file wins over nothing in conf.d, but keep it saying the same.
