@@ -148,14 +148,14 @@ pub struct ConvertArgs {
         help = "Name of the converted guest (default: from the source) [also: -on]"
     )]
     pub name: Option<String>,
-    /// Format of the source disks: raw, qcow2, vmdk, vhdx or vpc (default: probed safely)
+    /// Format of the source disks: raw, qcow2, vmdk, vhdx, vpc or vdi (default: probed safely)
     #[arg(
         long,
         value_name = "FORMAT",
-        help = "Format of the source disks: raw, qcow2, vmdk, vhdx, vpc (default: probed) [also: -if]"
+        help = "Format of the source disks: raw, qcow2, vmdk, vhdx, vpc, vdi (default: probed) [also: -if]"
     )]
     pub format: Option<ImageFormat>,
-    /// Accept source images that refer to other files (backing files, extents)
+    /// Accept source images that refer to other files (backing files, extents elsewhere)
     #[arg(long)]
     pub allow_backing: bool,
     /// Accept image files whose virtual size is larger than the room on their file system

@@ -16,7 +16,8 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::xml::{child, children};
+use super::image::ImageFormat;
+use super::xml::children;
 
 /// Why a domain XML could not be rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -38,32 +39,14 @@ pub enum DomainXmlError {
     },
 }
 
-/// What a link holds, as virt-v2v is to open it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkFormat {
-    /// The volume itself.
-    Raw,
-    /// A qcow2 overlay above the volume.
-    Qcow2,
-}
-
-impl LinkFormat {
-    /// qemu's name for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-}
-
 /// Where one hard disk of the guest is in this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskLink {
     /// Path that virt-v2v opens.
     pub path: PathBuf,
-    /// What is at that path.
-    pub format: LinkFormat,
+    /// What is at that path, as virt-v2v is to open it: raw for the volume itself, qcow2 for an
+    /// overlay above it.
+    pub format: ImageFormat,
 }
 
 /// A rewritten domain XML, and whether source and pod agree on the number of disks.
@@ -89,6 +72,26 @@ impl RewrittenDomain {
 /// Surplus disks of the XML are dropped; surplus links are ignored. Neither is an error here,
 /// since the reference accepts both: the caller compares the numbers in the answer.
 pub fn rewrite_domain(xml: &str, links: &[DiskLink]) -> Result<RewrittenDomain, DomainXmlError> {
+    rewrite(xml, links, Removable::Drop)
+}
+
+/// The same for a source that is converted as a whole: its removable drives stay, since virt-v2v does
+/// not open them but says in its result that they were there.
+pub fn point_disks(xml: &str, links: &[DiskLink]) -> Result<String, DomainXmlError> {
+    rewrite(xml, links, Removable::Keep).map(|rewritten| rewritten.xml)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removable {
+    Keep,
+    Drop,
+}
+
+fn rewrite(
+    xml: &str,
+    links: &[DiskLink],
+    removable: Removable,
+) -> Result<RewrittenDomain, DomainXmlError> {
     let document = Document::parse(xml)?;
     let domain = document.root_element();
     if domain.tag_name().name() != "domain" {
@@ -99,7 +102,9 @@ pub fn rewrite_domain(xml: &str, links: &[DiskLink]) -> Result<RewrittenDomain, 
     let mut disks_used = 0;
     for disk in children(domain, "devices").flat_map(|devices| children(devices, "disk")) {
         if is_removable(disk) {
-            edits.remove(disk);
+            if removable == Removable::Drop {
+                edits.remove(disk);
+            }
             continue;
         }
         // `disks_in_source` is still this disk's index here.
@@ -115,7 +120,7 @@ pub fn rewrite_domain(xml: &str, links: &[DiskLink]) -> Result<RewrittenDomain, 
 }
 
 /// libvirt's default for an absent `device` is a hard disk.
-fn is_removable(disk: Node<'_, '_>) -> bool {
+pub(super) fn is_removable(disk: Node<'_, '_>) -> bool {
     matches!(disk.attribute("device"), Some("cdrom" | "floppy"))
 }
 
@@ -137,6 +142,10 @@ fn repoint(
     match disk.attribute_node("type") {
         Some(kind) => edits.replace(kind.range_value(), "file".to_owned()),
         None => edits.insert(after_tag_name(edits.text, disk), " type=\"file\"".to_owned()),
+    }
+    if disk.attribute("device").is_none() {
+        // virt-v2v knows no default and would leave the disk out.
+        edits.insert(after_tag_name(edits.text, disk), " device=\"disk\"".to_owned());
     }
     for name in ABOUT_THE_OLD_SOURCE {
         for old in children(disk, name) {
@@ -172,7 +181,7 @@ fn after_tag_name(text: &str, element: Node<'_, '_>) -> usize {
 /// `path` as the text between two double quotes of an attribute.
 ///
 /// Line ends and tabs are written as references, since a parser otherwise turns them into blanks.
-fn attribute_text(path: &Path) -> Result<String, DomainXmlError> {
+pub(super) fn attribute_text(path: &Path) -> Result<String, DomainXmlError> {
     let refused = || DomainXmlError::Link { link: path.to_owned() };
     let mut out = String::new();
     for c in path.to_str().ok_or_else(refused)?.chars() {
@@ -231,16 +240,6 @@ impl<'a> Edits<'a> {
         out.push_str(&self.text[done..]);
         out
     }
-}
-
-/// The file name in the `<source>` of each hard disk, in order: what virt-v2v will open.
-pub fn disk_files(xml: &str) -> Result<Vec<Option<String>>, DomainXmlError> {
-    let document = Document::parse(xml)?;
-    Ok(children(document.root_element(), "devices")
-        .flat_map(|devices| children(devices, "disk"))
-        .filter(|disk| !is_removable(*disk))
-        .map(|disk| child(disk, "source")?.attribute("file").map(str::to_owned))
-        .collect())
 }
 
 #[cfg(test)]

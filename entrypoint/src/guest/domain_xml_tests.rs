@@ -20,8 +20,18 @@ const VMWARE: &str = "<!-- kept --><domain type='vmware' xmlns:vmware='http://li
   <vmware:datacenterpath>DC &lt;1&gt;</vmware:datacenterpath>
 </domain>";
 
-fn link(path: &str, format: LinkFormat) -> DiskLink {
+fn link(path: &str, format: ImageFormat) -> DiskLink {
     DiskLink { path: path.into(), format }
+}
+
+/// The file name in the `<source>` of each hard disk, in order: what virt-v2v will open.
+fn disk_files(xml: &str) -> Result<Vec<Option<String>>, DomainXmlError> {
+    let document = Document::parse(xml)?;
+    Ok(children(document.root_element(), "devices")
+        .flat_map(|devices| children(devices, "disk"))
+        .filter(|disk| !is_removable(*disk))
+        .map(|disk| crate::guest::xml::child(disk, "source")?.attribute("file").map(str::to_owned))
+        .collect())
 }
 
 /// A tree as text that ignores blanks, attribute order and how empty elements are written.
@@ -55,7 +65,7 @@ fn recorded_forklift_cases_give_the_same_tree() {
     for case in cases {
         // Where no overlay is used the reference still writes qcow2; we write raw on purpose.
         let overlay = case["overlay"].as_bool().unwrap();
-        let format = if overlay { LinkFormat::Qcow2 } else { LinkFormat::Raw };
+        let format = if overlay { ImageFormat::Qcow2 } else { ImageFormat::Raw };
         let links: Vec<_> = case["links"]
             .as_array()
             .unwrap()
@@ -72,7 +82,7 @@ fn recorded_forklift_cases_give_the_same_tree() {
 
 #[test]
 fn only_the_disks_change() {
-    let links = ["/l/a", "/l/b", "/l/c", "/l/d"].map(|path| link(path, LinkFormat::Raw));
+    let links = ["/l/a", "/l/b", "/l/c", "/l/d"].map(|path| link(path, ImageFormat::Raw));
     let got = rewrite_domain(VMWARE, &links).unwrap();
     assert_eq!((got.disks_in_source, got.disks_used, got.disks_dropped()), (4, 4, 0));
     let files: Vec<_> = disk_files(&got.xml).unwrap().into_iter().flatten().collect();
@@ -97,11 +107,11 @@ fn only_the_disks_change() {
 
 #[test]
 fn numbers_that_differ_are_reported_not_hidden() {
-    let one = [link("/l/a", LinkFormat::Qcow2)];
+    let one = [link("/l/a", ImageFormat::Qcow2)];
     let got = rewrite_domain(VMWARE, &one).unwrap();
     assert_eq!((got.disks_in_source, got.disks_used, got.disks_dropped()), (4, 1, 3));
 
-    let nine: Vec<_> = (0..9).map(|i| link(&format!("/l/{i}"), LinkFormat::Raw)).collect();
+    let nine: Vec<_> = (0..9).map(|i| link(&format!("/l/{i}"), ImageFormat::Raw)).collect();
     let got = rewrite_domain(VMWARE, &nine).unwrap();
     assert_eq!((got.disks_in_source, got.disks_used), (4, 4));
 
@@ -116,7 +126,7 @@ fn odd_first_children_are_no_trap() {
     {
         for tag in ["<disk>", "<disk\n>", "<disk type = \"a&gt;'/\" >", "<disk xmlns:q='a>b'>"] {
             let xml = format!("<domain><devices>{tag}{inside}</disk></devices></domain>");
-            let got = rewrite_domain(&xml, &[link("/l/a", LinkFormat::Raw)]).unwrap();
+            let got = rewrite_domain(&xml, &[link("/l/a", ImageFormat::Raw)]).unwrap();
             assert_eq!(disk_files(&got.xml).unwrap(), [Some("/l/a".to_owned())], "{}", got.xml);
             assert!(tree(&got.xml).contains("type=\"file\""), "{}", got.xml);
         }
@@ -135,7 +145,7 @@ fn what_is_no_domain_is_refused() {
 
 #[test]
 fn a_link_that_xml_cannot_hold_is_refused() {
-    let links = [link("/l/\u{1}", LinkFormat::Raw)];
+    let links = [link("/l/\u{1}", ImageFormat::Raw)];
     assert!(matches!(rewrite_domain(VMWARE, &links), Err(DomainXmlError::Link { .. })));
 }
 
@@ -144,7 +154,7 @@ proptest! {
     fn any_link_name_survives(name in "[&<>\"'\\]\t\r\n a-zé%;#/.-]{1,40}", others in "\\PC{0,20}") {
         let paths = [format!("/l/{name}"), format!("/m/{others}{name}")];
         prop_assume!(!others.contains(['\u{fffe}', '\u{ffff}']));
-        let links = [link(&paths[0], LinkFormat::Raw), link(&paths[1], LinkFormat::Qcow2)];
+        let links = [link(&paths[0], ImageFormat::Raw), link(&paths[1], ImageFormat::Qcow2)];
         let got = rewrite_domain(VMWARE, &links).unwrap();
         let files: Vec<_> = disk_files(&got.xml).unwrap().into_iter().flatten().collect();
         prop_assert_eq!(&files[..], &paths[..]);
@@ -152,7 +162,7 @@ proptest! {
 
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,200}") {
-        let _ = rewrite_domain(&text, &[link("/l/a", LinkFormat::Raw)]);
+        let _ = rewrite_domain(&text, &[link("/l/a", ImageFormat::Raw)]);
     }
 
     #[test]
@@ -161,9 +171,19 @@ proptest! {
     ) {
         let mut text = VMWARE.to_owned();
         text.insert_str(at, &junk);
-        if let Ok(got) = rewrite_domain(&text, &[link("/l/a", LinkFormat::Raw), link("/l/b", LinkFormat::Raw)]) {
+        if let Ok(got) = rewrite_domain(&text, &[link("/l/a", ImageFormat::Raw), link("/l/b", ImageFormat::Raw)]) {
             prop_assert!(Document::parse(&got.xml).is_ok(), "{}", got.xml);
             prop_assert_eq!(disk_files(&got.xml).unwrap().len(), got.disks_used);
         }
     }
+}
+
+#[test]
+fn a_source_as_a_whole_keeps_its_removable_drives() {
+    let links = ["/a", "/b", "/c", "/d"].map(|path| link(path, ImageFormat::Vmdk));
+    let xml = point_disks(VMWARE, &links).unwrap();
+    assert_eq!(xml.matches("type=\"vmdk\"").count(), 4);
+    assert!(xml.contains("device='floppy'") && xml.contains("[ds] f.flp"), "{xml}");
+    // One of them had no device: without it virt-v2v would leave the disk out.
+    assert_eq!(xml.matches("device=\"disk\"").count(), 1);
 }

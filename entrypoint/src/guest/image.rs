@@ -16,14 +16,14 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-/// How many bytes of an image [`decide_format`] looks at.
-pub const HEADER_LEN: usize = 64;
+/// How many bytes of an image [`decide_format`] looks at: as many as qemu does when it probes.
+pub const HEADER_LEN: usize = 512;
 
 /// Why an image was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A name that is none of ours.
-    #[error("unknown image format {name:?}: use raw, qcow2, vmdk, vhdx or vpc")]
+    #[error("unknown image format {name:?}: use raw, qcow2, vmdk, vhdx, vpc or vdi")]
     UnknownFormat {
         /// The name as given.
         name: String,
@@ -38,6 +38,17 @@ pub enum ImageError {
         path: PathBuf,
         /// The format its header claims.
         found: ImageFormat,
+    },
+    /// What would be taken as raw starts like a format that is not read here, but by qemu.
+    #[error(
+        "{} starts like {found}, an image format that is not read here: convert it with \
+         `qemu-img convert`, or give --format raw if these are the guest's own bytes", path.display()
+    )]
+    Foreign {
+        /// The image.
+        path: PathBuf,
+        /// qemu's name of the format.
+        found: &'static str,
     },
     /// The file name promises a format that the content does not have.
     #[error(
@@ -83,6 +94,8 @@ pub enum ExternalKind {
     DataFile,
     /// A VMDK extent that is not in the descriptor's own folder.
     Extent,
+    /// A symbolic link where an extent should be.
+    Link,
     /// A `json:` or `protocol:` name, which makes qemu open any block device it can reach.
     Protocol,
 }
@@ -93,6 +106,7 @@ impl ExternalKind {
             Self::BackingFile => "flatten it first, with `qemu-img convert`",
             Self::DataFile => "make it one file first, with `qemu-img convert`",
             Self::Extent => "put the extents beside the descriptor and name them without a path",
+            Self::Link => "put the extent itself beside the descriptor",
             Self::Protocol => "only plain files are accepted; convert it to one first",
         }
     }
@@ -104,6 +118,7 @@ impl fmt::Display for ExternalKind {
             Self::BackingFile => "the backing file",
             Self::DataFile => "the external data file",
             Self::Extent => "the extent",
+            Self::Link => "the symbolic link",
             Self::Protocol => "the non-file",
         })
     }
@@ -122,6 +137,8 @@ pub enum ImageFormat {
     Vhdx,
     /// Virtual PC's and older Hyper-V's, usually called VHD.
     Vpc,
+    /// VirtualBox's.
+    Vdi,
 }
 
 impl ImageFormat {
@@ -133,6 +150,7 @@ impl ImageFormat {
             Self::Vmdk => "vmdk",
             Self::Vhdx => "vhdx",
             Self::Vpc => "vpc",
+            Self::Vdi => "vdi",
         }
     }
 
@@ -146,7 +164,12 @@ impl ImageFormat {
             (b"vhdxfile", ImageFormat::Vhdx),
             (b"conectix", ImageFormat::Vpc),
         ];
-        MAGICS.iter().find(|(magic, _)| header.starts_with(magic)).map(|(_, format)| *format)
+        let by_magic = MAGICS.iter().find(|(magic, _)| header.starts_with(magic));
+        if let Some((_, format)) = by_magic {
+            return Some(*format);
+        }
+        let is_vdi = header.get(VDI_MAGIC_AT..).is_some_and(|rest| rest.starts_with(VDI_MAGIC));
+        is_vdi.then_some(Self::Vdi).or_else(|| starts_as_descriptor(header).then_some(Self::Vmdk))
     }
 
     /// What a file name claims.
@@ -158,6 +181,7 @@ impl ImageFormat {
             "vmdk" => Some(Self::Vmdk),
             "vhdx" => Some(Self::Vhdx),
             "vhd" | "vpc" => Some(Self::Vpc),
+            "vdi" => Some(Self::Vdi),
             _ => None,
         }
     }
@@ -180,9 +204,27 @@ impl FromStr for ImageFormat {
             "vmdk" => Ok(Self::Vmdk),
             "vhdx" => Ok(Self::Vhdx),
             "vpc" | "vhd" => Ok(Self::Vpc),
+            "vdi" => Ok(Self::Vdi),
             _ => Err(ImageError::UnknownFormat { name: name.to_owned() }),
         }
     }
+}
+
+/// Where a VDI has its mark, behind a text that may be any.
+const VDI_MAGIC_AT: usize = 64;
+const VDI_MAGIC: &[u8] = b"\x7f\x10\xda\xbe";
+
+/// What qemu takes for a VMDK descriptor without its usual first line: comments and blank lines, then
+/// the version. A guest could begin its raw disk so, and name any file of ours as an extent.
+fn starts_as_descriptor(header: &[u8]) -> bool {
+    let lines = header.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    let mut lines = lines.skip_while(|line| line.is_empty() || line.starts_with(b"#"));
+    lines.next().is_some_and(|line| line.starts_with(b"version="))
+}
+
+/// Formats that qemu would probe and that have backing files, but that nobody has guests in.
+fn foreign(header: &[u8]) -> Option<&'static str> {
+    header.starts_with(b"QED\0").then_some("qed")
 }
 
 /// The format to open `path` with.
@@ -200,6 +242,9 @@ pub fn decide_format(
         return Ok(format);
     }
     let named = if is_block_device { None } else { ImageFormat::named_by(path) };
+    if let Some(found) = foreign(header) {
+        return Err(ImageError::Foreign { path: path.to_owned(), found });
+    }
     match (named, ImageFormat::claimed_by(header)) {
         (None | Some(ImageFormat::Raw), None) => Ok(ImageFormat::Raw),
         (None | Some(ImageFormat::Raw), Some(found)) => {
@@ -226,6 +271,10 @@ pub struct ImageInfo {
     pub actual_size: Option<u64>,
     /// Backing file, as written in the image.
     pub backing_filename: Option<String>,
+    /// The same as qemu would open it: relative names are taken from the image's folder.
+    pub full_backing_filename: Option<String>,
+    /// Format of the backing file, if the image says it. qemu probes it otherwise.
+    pub backing_format: Option<String>,
     /// External data file of a qcow2.
     pub data_file: Option<String>,
     /// Files that a VMDK's descriptor refers to, the image itself included when it holds data.
@@ -251,6 +300,8 @@ impl ImageInfo {
                 None => string(&info, "full-backing-filename")?,
                 some => some,
             },
+            full_backing_filename: string(&info, "full-backing-filename")?,
+            backing_format: string(&info, "backing-filename-format")?,
             data_file: string(specific, "data-file")?,
             extents: extents(specific)?,
             encrypted: info["encrypted"].as_bool().unwrap_or(false),
@@ -282,9 +333,9 @@ fn extents(specific: &Value) -> Result<Vec<String>, ImageError> {
 
 /// Refuses an image that refers to anything but itself and, for a VMDK, files beside it.
 ///
-/// With `allow_backing` a backing file is accepted if it is a plain file. The test is on names:
-/// whoever calls this still has to look at the backing file likewise, and to make sure that the
-/// extents beside a VMDK are no symbolic links.
+/// With `allow_backing` a backing file, and an extent elsewhere, is accepted if it is a plain file.
+/// The test is on names: whoever calls this still has to look at the backing file likewise, and to
+/// make sure that the extents beside a VMDK are no symbolic links.
 pub fn refuse_external(info: &ImageInfo, allow_backing: bool) -> Result<(), ImageError> {
     let refuse = |kind, reference: &str| {
         Err(ImageError::External {
@@ -307,14 +358,17 @@ pub fn refuse_external(info: &ImageInfo, allow_backing: bool) -> Result<(), Imag
             return refuse(ExternalKind::BackingFile, backing);
         }
     }
-    match info.extents.iter().find(|extent| !is_beside(&info.filename, extent)) {
+    if let Some(extent) = info.extents.iter().find(|extent| has_protocol(extent)) {
+        return refuse(ExternalKind::Protocol, extent);
+    }
+    match info.extents.iter().find(|extent| !allow_backing && !is_beside(&info.filename, extent)) {
         Some(extent) => refuse(ExternalKind::Extent, extent),
         None => Ok(()),
     }
 }
 
 /// qemu's own rule (`path_has_protocol`): a colon before the first slash.
-fn has_protocol(name: &str) -> bool {
+pub(super) fn has_protocol(name: &str) -> bool {
     name.split('/').next().is_some_and(|first| first.contains(':'))
 }
 

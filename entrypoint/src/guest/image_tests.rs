@@ -7,6 +7,10 @@ const VHD: &[u8] = b"conectix\0\0\0\x02";
 const VMDK: &[u8] = b"KDMV\x01\0\0\0";
 const DESCRIPTOR: &[u8] = b"# Disk DescriptorFile\nversion=1\n";
 
+fn vdi() -> Vec<u8> {
+    [&[b'<'; 64][..], VDI_MAGIC, b"\x01\0\x01\0"].concat()
+}
+
 fn decide(path: &str, header: &[u8]) -> Result<ImageFormat, ImageError> {
     decide_format(Path::new(path), None, header, false)
 }
@@ -19,12 +23,13 @@ fn names_go_both_ways() {
         ImageFormat::Vmdk,
         ImageFormat::Vhdx,
         ImageFormat::Vpc,
+        ImageFormat::Vdi,
     ] {
         assert_eq!(format.to_string().parse::<ImageFormat>().unwrap(), format);
     }
     assert_eq!("VHD".parse::<ImageFormat>().unwrap(), ImageFormat::Vpc);
     let error = "qed".parse::<ImageFormat>().unwrap_err().to_string();
-    assert_eq!(error, "unknown image format \"qed\": use raw, qcow2, vmdk, vhdx or vpc");
+    assert_eq!(error, "unknown image format \"qed\": use raw, qcow2, vmdk, vhdx, vpc or vdi");
 }
 
 #[test]
@@ -43,6 +48,8 @@ fn name_and_content_agree() {
         // A fixed VHD: the mark is at the end only.
         ("/s/a.vhd", b"\xeb\x63\x90", ImageFormat::Vpc),
         ("/s/a.VPC", b"", ImageFormat::Vpc),
+        ("/s/a.vdi", &vdi(), ImageFormat::Vdi),
+        ("/s/a.vmdk", b"# \r\n \r\n\nversion=1\r\n", ImageFormat::Vmdk),
     ] {
         assert_eq!(decide(path, header).unwrap(), format, "{path}");
     }
@@ -51,12 +58,14 @@ fn name_and_content_agree() {
 #[test]
 fn a_raw_disk_does_not_choose_its_own_format() {
     for path in ["/s/a.img", "/s/a.raw", "/s/a.bin", "/s/vm-sda", "/s/a.iso"] {
-        for header in [QCOW2, VMDK, DESCRIPTOR, VHDX, VHD] {
+        for header in [QCOW2, VMDK, DESCRIPTOR, VHDX, VHD, &vdi(), b"\n# x\nversion=3\n"] {
             let error = decide(path, header).unwrap_err();
             assert!(matches!(error, ImageError::Ambiguous { .. }), "{path}: {error}");
             assert!(error.to_string().contains("--format raw or --format "), "{error}");
         }
     }
+    let error = decide("/s/a.img", b"QED\0").unwrap_err();
+    assert!(matches!(error, ImageError::Foreign { .. }), "{error}");
     // The name of a device node means nothing either.
     let error = decide_format(Path::new("/dev/a.qcow2"), None, QCOW2, true).unwrap_err();
     assert!(matches!(error, ImageError::Ambiguous { found: ImageFormat::Qcow2, .. }));
@@ -147,11 +156,13 @@ fn vmdk_extents_must_lie_beside_the_descriptor() {
     assert_eq!(refused(&vmdk(r#"{"filename": "/s/vm.vmdk"}"#), false), None);
     let two = vmdk(r#"{"filename": "/s/vm-f001.vmdk"}, {"filename": "/s/vm-f002.vmdk"}"#);
     assert_eq!(refused(&two, false), None);
-    for outside in ["/etc/shadow", "/s/../etc/shadow", "/s/sub/x", "x", "nbd:unix:/s", "/s/..", "/"]
-    {
+    for outside in ["/etc/shadow", "/s/../etc/shadow", "/s/sub/x", "x", "/s/..", "/"] {
         let info = vmdk(&format!(r#"{{"filename": "/s/vm.vmdk"}}, {{"filename": "{outside}"}}"#));
-        assert_eq!(refused(&info, true), Some(ExternalKind::Extent), "{outside}");
+        assert_eq!(refused(&info, false), Some(ExternalKind::Extent), "{outside}");
+        assert_eq!(refused(&info, true), None, "{outside}");
     }
+    let info = vmdk(r#"{"filename": "nbd:unix:/s"}"#);
+    assert_eq!(refused(&info, true), Some(ExternalKind::Protocol));
 }
 
 #[test]
@@ -179,6 +190,7 @@ fn any_format() -> impl Strategy<Value = Option<ImageFormat>> {
         Just(ImageFormat::Vmdk),
         Just(ImageFormat::Vhdx),
         Just(ImageFormat::Vpc),
+        Just(ImageFormat::Vdi),
     ])
 }
 
@@ -191,12 +203,14 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
         Just(DESCRIPTOR),
         Just(VHDX),
         Just(VHD),
+        Just(&b"#\nversion=1\n"[..]),
+        Just(&b"QED\0"[..]),
     ];
     (magic, proptest::collection::vec(any::<u8>(), 0..64))
         .prop_map(|(magic, rest)| [magic, &rest[..]].concat())
 }
 
-const ANY_PATH: &str = "/[a-z.]{0,8}(\\.(img|raw|bin|qcow2|qcow|vmdk|vhdx|vhd|vpc|QCOW2|x))?";
+const ANY_PATH: &str = "/[a-z.]{0,8}(\\.(img|raw|bin|qcow2|qcow|vmdk|vhdx|vhd|vpc|vdi|QCOW2|x))?";
 
 proptest! {
     #[test]
@@ -204,7 +218,8 @@ proptest! {
         match decide_format(Path::new(&path), None, &header, true) {
             Ok(format) => prop_assert_eq!(format, ImageFormat::Raw),
             Err(error) => {
-                let ambiguous = matches!(error, ImageError::Ambiguous { .. });
+                let ambiguous =
+                    matches!(error, ImageError::Ambiguous { .. } | ImageError::Foreign { .. });
                 prop_assert!(ambiguous, "{}", error);
             }
         }

@@ -8,10 +8,13 @@
 
 #![allow(clippy::doc_markdown, reason = "KubeVirt and VMware are products, not items of code")]
 
+pub mod disks_domain;
+pub mod domain_disks;
 pub mod domain_info;
 pub mod domain_xml;
 pub mod image;
 pub mod inspection;
 mod kube_name;
 pub mod vm_yaml;
+pub mod vmdk;
 mod xml;

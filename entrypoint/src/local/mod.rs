@@ -1,29 +1,27 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
 mod server;
+mod source;
 mod targets;
 
 use crate::bus::Bus;
 use crate::cli::{ConvertArgs, InputKind, OutputKind};
-use crate::disks::{DiskMap, Pv};
 use crate::event::{Event, Phase};
 use crate::failure::{Class, Failure};
 use crate::guest::vm_yaml::rfc1123;
 use crate::preflight::{self, Need, Report};
 use crate::rundir::RunDir;
-use crate::sources;
 use crate::supervise::stop::Stop;
 use crate::tool_run::{Runner, Tool};
 use crate::toolbox::{Accelerator, Toolbox};
 use crate::vm_result;
-use crate::volumes::{self, Volumes};
+use crate::volumes::Volumes;
 use server::Server;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use targets::{Targets, absolute, targets};
+use targets::absolute;
 use v2v_args::{
     Common, Convert, Features, Input, Inspect, Keys, Output, OutputMode, disk_link_name,
 };
@@ -120,7 +118,7 @@ async fn check<'a>(
     needs.extend(args.inspect.then_some(Need { tool: "virt-v2v-inspector", fact: None }));
     let features = preflight::check_tools(&mut report, toolbox, &needs).await;
     let server = server::check(args, toolbox, run_dir, &mut report).await;
-    let prepared = prepare_source(args, toolbox, server.as_ref(), &mut report).await;
+    let prepared = source::prepare(args, toolbox, server.as_ref(), run_dir, &mut report).await;
     let start = report.failure().is_some();
     preflight::check_appliance(&mut report, toolbox, start).await;
     report.log();
@@ -169,140 +167,6 @@ async fn check<'a>(
         direct,
         run_dir,
     })
-}
-
-/// Source and volumes, checked against each other; problems go into the report. The folder is set
-/// when the number of disks is not known before virt-v2v has opened the source.
-async fn prepare_source(
-    args: &ConvertArgs,
-    toolbox: &Toolbox,
-    server: Option<&Server>,
-    report: &mut Report,
-) -> Option<(Input, Volumes, Option<PathBuf>)> {
-    let mut fail = |failure: Failure| {
-        report.problem("source", failure);
-        None
-    };
-    let (input, sizes) = match read_source(args, toolbox, server).await {
-        Ok(source) => source,
-        Err(failure) => return fail(failure),
-    };
-    let map = match targets(args) {
-        Ok(Targets::Each(volumes)) => DiskMap::new(volumes),
-        Ok(Targets::Folder(dir)) => {
-            let Some(count) = sizes.as_ref().map(Vec::len).or_else(|| domain_disks(&input)) else {
-                // Only virt-v2v will know how many there are; it writes into the folder itself.
-                let none = Volumes::open(DiskMap::new(Vec::new()), args.thin).await.ok()?;
-                return Some((input, none, Some(dir)));
-            };
-            let name = guest_name(args);
-            DiskMap::new((0..count).map(|i| Pv::File(dir.join(disk_link_name(&name, i)))).collect())
-        }
-        Err(failure) => return fail(failure),
-    };
-    let count = sizes.as_ref().map_or(map.len(), Vec::len);
-    if count != map.len() {
-        return fail(Failure::new(Class::Volume, map.count_error(count).to_string()));
-    }
-    if let Some(failure) = overwrites_source(&input, &map) {
-        return fail(failure);
-    }
-    let opened = match Volumes::open(map, args.thin).await {
-        Ok(opened) => opened,
-        Err(problems) => return fail(volumes::failure(&problems)),
-    };
-    let problems = sizes.map(|s| opened.check_sizes(&s)).unwrap_or_default();
-    if !problems.is_empty() {
-        return fail(volumes::failure(&problems));
-    }
-    report.ok("volumes", opened.names().join(" "));
-    Some((input, opened, None))
-}
-
-/// The failure for a target that is the source itself: virt-v2v would empty it first of all.
-fn overwrites_source(input: &Input, map: &DiskMap) -> Option<Failure> {
-    let sources: Vec<PathBuf> = match input {
-        Input::Disks { paths, .. } => paths.clone(),
-        Input::Ova(path) => vec![path.clone()],
-        Input::LibvirtXml(path) => {
-            let xml = fs::read_to_string(path).unwrap_or_default();
-            let files = crate::guest::domain_xml::disk_files(&xml).unwrap_or_default();
-            files.into_iter().flatten().map(PathBuf::from).chain([path.clone()]).collect()
-        }
-        Input::Libvirt(_) => Vec::new(),
-    };
-    let identity = |path: &Path| {
-        let meta = fs::metadata(path).ok()?;
-        Some(if meta.file_type().is_block_device() {
-            (meta.rdev(), 0)
-        } else {
-            (meta.dev(), meta.ino())
-        })
-    };
-    let is_source = |target: &Path| {
-        identity(target).is_some_and(|t| sources.iter().any(|s| identity(s) == Some(t)))
-    };
-    let target = map.volumes().iter().map(Pv::path).find(|t| is_source(t))?;
-    let message = format!("target {} is the source itself", target.display());
-    Some(
-        Failure::new(Class::Config, message).advise("name another target: the source is only read"),
-    )
-}
-
-/// The source for virt-v2v, and the sizes of its disks where they can be had now.
-async fn read_source(
-    args: &ConvertArgs,
-    toolbox: &Toolbox,
-    server: Option<&Server>,
-) -> Result<(Input, Option<Vec<u64>>), Failure> {
-    match args.input {
-        InputKind::Disk => {
-            let paths = args
-                .sources
-                .iter()
-                .map(|s| absolute(Path::new(s)))
-                .collect::<Result<Vec<_>, _>>()?;
-            let (format, sizes) =
-                sources::measure_all(toolbox, &paths, args.format, args.allow_backing).await?;
-            Ok((Input::Disks { format: Some(format.as_str().to_owned()), paths }, Some(sizes)))
-        }
-        InputKind::Ova => {
-            let path = absolute(Path::new(single(args)?))?;
-            let disks = sources::ova_disk_count(&path)?;
-            // The sizes are checked when virt-v2v has the disks open; the number is needed now.
-            Ok((Input::Ova(path), disks.map(|n| vec![0; n])))
-        }
-        InputKind::Libvirtxml => Ok((Input::LibvirtXml(absolute(Path::new(single(args)?))?), None)),
-        InputKind::Libvirt => {
-            if args.libvirt_url.is_none() {
-                return Err(Failure::new(Class::Config, "-i libvirt needs the URL of the source")
-                    .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1"));
-            }
-            // Without it, what is wrong with the server is in the report already.
-            let Some(server) = server else {
-                return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
-            };
-            let source = server.input(args, single(args)?);
-            Ok((Input::Libvirt(source), None))
-        }
-    }
-}
-
-fn single(args: &ConvertArgs) -> Result<&str, Failure> {
-    match args.sources.as_slice() {
-        [one] => Ok(one),
-        more => Err(Failure::new(
-            Class::Config,
-            format!("exactly one source is expected here, not {}: {}", more.len(), more.join(" ")),
-        )),
-    }
-}
-
-/// Number of disks of a domain file; `None` when that is not known yet.
-fn domain_disks(input: &Input) -> Option<usize> {
-    let Input::LibvirtXml(path) = input else { return None };
-    let xml = fs::read_to_string(path).ok()?;
-    crate::guest::domain_xml::disk_files(&xml).ok().map(|files| files.len())
 }
 
 /// `--name`, else the source's own name made fit for Kubernetes.

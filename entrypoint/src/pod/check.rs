@@ -8,6 +8,7 @@ use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Need, Report};
 use crate::sources;
+use crate::sources::measure::{self, Image};
 use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
 use crate::volumes::Volumes;
@@ -15,7 +16,7 @@ use crate::vsphere::access::{self, Given};
 use crate::vsphere::anchors::CA_LINK;
 use crate::vsphere::transport::{self, Transport};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
 use v2v_args::OutputMode;
 
@@ -259,9 +260,8 @@ async fn check_source(
                 report.problem("source", Failure::new(Class::Volume, problem.to_string()));
                 return;
             }
-            let measured = sources::measure_all(toolbox, paths, None, false).await;
-            match measured {
-                Ok((_, sizes)) => {
+            match hyperv_sizes(toolbox, paths).await {
+                Ok(sizes) => {
                     let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
                     if problems.is_empty() {
                         report.ok("source", format!("{} disk(s)", sizes.len()));
@@ -284,6 +284,14 @@ async fn check_source(
         }
         _ => {}
     }
+}
+
+async fn hyperv_sizes(toolbox: &Toolbox, paths: &[PathBuf]) -> Result<Vec<u64>, Failure> {
+    let images: Vec<Image> =
+        paths.iter().map(|path| Image { path: path.clone(), format: None }).collect();
+    let measured = measure::measure_all(toolbox, &images, false).await?;
+    measure::require_one_format(&measured)?;
+    Ok(measured.iter().map(|image| image.size).collect())
 }
 
 fn check_result_port(config: &PodConfig, report: &mut Report) -> Option<TcpSocket> {

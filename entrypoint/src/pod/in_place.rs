@@ -11,7 +11,8 @@
 use super::Pod;
 use crate::config::pod::VSphere;
 use crate::failure::{Class, Failure};
-use crate::guest::domain_xml::{DiskLink, LinkFormat, rewrite_domain};
+use crate::guest::domain_xml::{DiskLink, rewrite_domain};
+use crate::guest::image::ImageFormat;
 use crate::links;
 use crate::supervise::stop::Stop;
 use crate::tool_run::{Runner, Tool};
@@ -53,7 +54,7 @@ impl Pod<'_> {
             None => None,
         };
         if !overlay {
-            return self.run_in_place(domain.as_deref(), LinkFormat::Raw).await;
+            return self.run_in_place(domain.as_deref(), ImageFormat::Raw).await;
         }
         if let Err(failure) = self.convert_on_overlays(&overlays, domain.as_deref()).await {
             self.discard(&overlays);
@@ -99,7 +100,7 @@ impl Pod<'_> {
         for (link, overlay) in self.links().iter().zip(overlays) {
             links::point(link, overlay).map_err(|e| Failure::new(Class::Config, e.to_string()))?;
         }
-        self.run_in_place(domain, LinkFormat::Qcow2).await
+        self.run_in_place(domain, ImageFormat::Qcow2).await
     }
 
     /// Writes the changes into the volumes, whatever signals come. An overlay that could not be
@@ -139,12 +140,13 @@ impl Pod<'_> {
         }
     }
 
-    async fn run_in_place(&self, domain: Option<&str>, format: LinkFormat) -> Result<(), Failure> {
+    async fn run_in_place(&self, domain: Option<&str>, format: ImageFormat) -> Result<(), Failure> {
         let input = match domain {
             Some(xml) => InPlaceInput::LibvirtXml(self.write_domain(xml, format)?),
-            None => {
-                InPlaceInput::Disks { links: self.links().to_vec(), raw: format == LinkFormat::Raw }
-            }
+            None => InPlaceInput::Disks {
+                links: self.links().to_vec(),
+                raw: format == ImageFormat::Raw,
+            },
         };
         let mut request = InPlace {
             input,
@@ -160,7 +162,7 @@ impl Pod<'_> {
         self.runner.run(self.ready.main, None::<&Volumes>, argv).await
     }
 
-    fn write_domain(&self, xml: &str, format: LinkFormat) -> Result<PathBuf, Failure> {
+    fn write_domain(&self, xml: &str, format: ImageFormat) -> Result<PathBuf, Failure> {
         let links: Vec<DiskLink> =
             self.links().iter().map(|path| DiskLink { path: path.clone(), format }).collect();
         let domain = rewrite_domain(xml, &links).map_err(|e| {
