@@ -153,7 +153,8 @@ async fn ask_qemu(
     })?;
     if !status.success() {
         let message = format!("{shown} cannot be read as {format}: {}", text.trim());
-        return Err(Failure::new(Class::Io, message));
+        return Err(Failure::new(Class::Io, message)
+            .advise("check that the image is whole, and that this is its format"));
     }
     let start = text.find('{').unwrap_or(0);
     ImageInfo::parse(&text.as_bytes()[start..])

@@ -173,7 +173,7 @@ fn disks_that_are_first_seen_by_virt_v2v_stop_it_before_it_writes() {
         .mount_read_only(&lab.guest, "/source")
         .mount_read_only(&domain, "/domain")
         .block(0, &block)
-        .command(&["convert", "-i", "libvirtxml", "/domain/guest.xml"])
+        .command(&["convert", "-i", "libvirt", "-ic", "test:///domain/guest.xml", "seen-late"])
         .command(&["--to", "/dev/block0", "--out", "/var/tmp/out", "--verbose"])
         .start();
     let namespace = pod.namespace();
