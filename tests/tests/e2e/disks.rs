@@ -160,9 +160,12 @@ fn disks_that_are_first_seen_by_virt_v2v_stop_it_before_it_writes() {
              <source file='/source/{file}'/><target dev='{target}' bus='virtio'/></disk>"
         )
     };
+    // libvirt's test driver starts the guests of its file unless told that they are off (5).
     let xml = format!(
-        "<domain type='kvm'><name>seen-late</name><memory unit='KiB'>1048576</memory><vcpu>1</vcpu>\
-         <os><type arch='x86_64'>hvm</type></os><devices>{}{}</devices></domain>",
+        "<node><domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>\
+         <name>seen-late</name><memory unit='KiB'>1048576</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64'>hvm</type></os><devices>{}{}</devices>\
+         <test:runstate>5</test:runstate></domain></node>",
         disk("boot.img", "vda"),
         disk("data.img", "vdb")
     );
