@@ -6,3 +6,4 @@ pub mod domain_watch;
 pub mod query;
 pub mod snapshots;
 pub mod transport;
+pub mod virsh;
