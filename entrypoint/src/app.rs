@@ -2,6 +2,7 @@
 //!
 //! `main` only calls [`run`]. The exit code is decided here and nowhere else.
 
+use crate::bench::{self, BenchCommand};
 use crate::bus::Bus;
 use crate::cli::{self, Command, ConvertArgs, Invocation};
 use crate::config::pod::{LogFormat, PodConfig, Ports};
@@ -48,6 +49,9 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
         }
         Ok(Invocation::Command(Command::Vddk(VddkCommand::Probe(args)))) => {
             printed(vddk::command::run(&args).await)
+        }
+        Ok(Invocation::Command(Command::Bench(BenchCommand::Transports(args)))) => {
+            printed(bench::run(&args, &env).await)
         }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
     }

@@ -1,5 +1,6 @@
 //! The command line: subcommands for people, and everything else as pod mode.
 
+use crate::bench::BenchCommand;
 use crate::config::pod::{LogFormat, SOURCE_RETRIES, log_format};
 use crate::config::settings::SETTINGS;
 use crate::copy::args::{COPY_HELP, CopyArgs};
@@ -72,6 +73,9 @@ pub enum Command {
     /// Look at VMware's VDDK: is it usable here?
     #[command(subcommand)]
     Vddk(VddkCommand),
+    /// Measure what a site's network and servers are good for
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Show the certificate of vCenter or an ESXi host, and whether it verifies
     #[command(long_about = THUMBPRINT_HELP)]
     Thumbprint(ThumbprintArgs),
@@ -348,6 +352,7 @@ mod tests {
             &["copy", "--help"],
             &["preflight", "--help"],
             &["thumbprint", "--help"],
+            &["bench", "transports", "--help"],
         ] {
             let text = parsed(args).unwrap_err().to_string();
             assert!(text.contains("Examples:"), "{text}");

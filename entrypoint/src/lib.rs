@@ -1,5 +1,6 @@
 //! The conversion-pod runtime as a library; see `docs/architecture.md`.
 pub mod app;
+pub mod bench;
 pub mod bus;
 pub mod classify;
 mod classify_rules;

@@ -12,6 +12,7 @@
 // Test code: a broken assumption has to stop the run, with the place where it broke.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bench;
 mod cold;
 mod disks;
 mod https;

@@ -1,0 +1,135 @@
+//! What is checked and prepared before `bench transports` measures anything.
+
+use super::args::TransportsArgs;
+use super::lines::{self, Files, Server};
+use super::report::Spread;
+use super::vm::Vm;
+use crate::failure::{Class, Failure};
+use crate::preflight::{self, Report as Findings};
+use crate::rundir::RunDir;
+use crate::secret;
+use crate::toolbox::Toolbox;
+use crate::trust::Endpoint;
+use crate::vsphere::access::{self, Access, Given};
+use crate::vsphere::transport::{self, Transport, Vddk, Wish};
+use crate::vsphere::virsh::{Login, write_private};
+use percent_encoding::percent_decode_str;
+use std::time::Instant;
+use tokio::net::TcpStream;
+
+const CONNECTIONS: usize = 9;
+
+/// Everything that can be wrong, at once.
+pub async fn check(
+    args: &TransportsArgs,
+    toolbox: &Toolbox,
+    run: &RunDir,
+    findings: &mut Findings,
+) -> Result<(Access, Option<Vddk>), Failure> {
+    if !["vpx://", "esx://"].iter().any(|scheme| args.url.starts_with(scheme)) {
+        let message = "--url is not that of a vCenter or an ESXi host".to_owned();
+        return Err(Failure::new(Class::Config, message)
+            .advise("write vpx://USER@VCENTER/DATACENTER/CLUSTER/ESXI or esx://USER@ESXI"));
+    }
+    preflight::check_secret(findings, &args.password_file, "password");
+    if let Some(dir) = args.scratch.as_ref().filter(|d| !d.is_dir()) {
+        let message = format!("--scratch {}: there is no such folder", dir.display());
+        findings.problem("scratch", Failure::new(Class::Config, message));
+    }
+    for tool in ["nbdkit", "nbdcopy", "nbdinfo", "virsh", "curl"] {
+        if toolbox.find(tool).is_none() {
+            findings.problem("tools", crate::tool_run::missing(tool));
+        }
+    }
+    let given = Given {
+        url: args.url.clone(),
+        mode: args.trust,
+        thumbprint: args.thumbprint,
+        ca: args.cacert.clone(),
+        ca_link: None,
+    };
+    let access = access::check(&given, findings).await;
+    let mut vddk = None;
+    if args.wants_vddk() {
+        let tmp = run.path();
+        let chosen =
+            transport::choose(Wish::Vddk, &args.libdir, None, toolbox, tmp, findings).await;
+        if let Transport::Vddk(found) = chosen {
+            vddk = Some(found);
+        }
+    }
+    match (findings.failure(), access) {
+        (None, Some(access)) => Ok((access, vddk)),
+        (Some(failure), _) => Err(failure),
+        (None, None) => Err(Failure::new(Class::Internal, "no problem, but no access either")),
+    }
+}
+
+/// The server.
+pub fn endpoint(args: &TransportsArgs) -> Result<Endpoint, Failure> {
+    Endpoint::of_url(&args.url)
+        .map_err(|e| Failure::new(Class::Config, format!("--url: {}", datapath::error_chain(&e))))
+}
+
+/// The user is in the URL, the password in its file.
+pub fn login(args: &TransportsArgs) -> Result<Login, Failure> {
+    let user = url::Url::parse(&args.url).map(|u| u.username().to_owned()).unwrap_or_default();
+    let user = percent_decode_str(&user).decode_utf8_lossy().into_owned();
+    if user.is_empty() {
+        let message = "--url names no user";
+        return Err(Failure::new(Class::Config, message).advise("write vpx://USER@HOST/…"));
+    }
+    if user.contains(['\n', '\0', ':']) {
+        let message = "the user in --url has a line end or a colon";
+        return Err(Failure::new(Class::Config, message).advise("use another user"));
+    }
+    Ok(Login { user, password: secret::read(&args.password_file, "password")? })
+}
+
+/// How many disks are copied at once, row by row.
+pub fn counts(args: &TransportsArgs, available: usize) -> Result<Vec<usize>, Failure> {
+    let mut counts: Vec<usize> = args.disks.iter().map(|n| usize::from(*n)).collect();
+    if counts.is_empty() {
+        counts = [1, 2, 4].into_iter().filter(|n| *n <= available).collect();
+    }
+    counts.dedup();
+    if let Some(count) = counts.iter().find(|n| **n > available) {
+        let message = format!("--disks {count}: the VM has {available}, or so many were chosen");
+        return Err(Failure::new(Class::Config, message).advise("ask for fewer"));
+    }
+    Ok(counts)
+}
+
+/// For the tools, and nobody else: the folder is the run's.
+pub fn write_secrets(
+    files: &Files,
+    server: &Server,
+    vm: &Vm,
+    disks: &[String],
+    login: &Login,
+) -> Result<(), Failure> {
+    std::fs::create_dir(&files.folder).map_err(|e| {
+        Failure::new(Class::NoSpace, format!("cannot make {}: {e}", files.folder.display()))
+    })?;
+    write_private(&files.password(), &login.password)?;
+    write_private(&files.curl(), &lines::curl_options(&login.user, &login.password))?;
+    for (number, disk) in disks.iter().enumerate() {
+        let url = lines::folder_url(server, &vm.datacenter, disk).unwrap_or_default();
+        write_private(&files.cookie(number), &lines::cookie_script(server, files, &url))?;
+    }
+    Ok(())
+}
+
+/// A TCP handshake costs one.
+pub async fn round_trip(endpoint: &Endpoint) -> Result<Spread, Failure> {
+    let mut times = Vec::new();
+    let address = (endpoint.host.to_string().trim_matches(['[', ']']).to_owned(), endpoint.port);
+    for _ in 0..CONNECTIONS {
+        let begin = Instant::now();
+        TcpStream::connect(&address)
+            .await
+            .map_err(|e| Failure::new(Class::Network, format!("cannot reach {endpoint}: {e}")))?;
+        times.push(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    Spread::of(times).ok_or_else(|| Failure::new(Class::Internal, "no connection was tried"))
+}
