@@ -97,9 +97,7 @@ impl Virsh<'_> {
                 ..failure
             });
         }
-        // stdout and stderr share a pipe: warnings may stand before the document.
-        let start = xml.find('<').unwrap_or(0);
-        Ok(xml.split_off(start))
+        Ok(document(&xml).to_owned())
     }
 
     fn write_auth_file(&self, url: &str, login: &Login) -> Result<PathBuf, Failure> {
@@ -115,6 +113,15 @@ impl Virsh<'_> {
         write_private(&path, &text)?;
         Ok(path)
     }
+}
+
+/// The domain in what virsh said. stdout and stderr share a pipe: warnings may stand before the document
+/// and behind it.
+fn document(said: &str) -> &str {
+    const END: &str = "</domain>";
+    let start = said.find("<domain").unwrap_or(0);
+    let end = said.rfind(END).map_or(said.len(), |at| at + END.len());
+    said.get(start..end).unwrap_or(said)
 }
 
 /// A file for nobody else.
@@ -138,5 +145,26 @@ fn check_name(xml: &str, vm: &str) -> Result<(), Failure> {
             Err(Failure::new(Class::NotFound, message))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_around_the_document_are_cut_off() {
+        let xml = "<domain type='vmware'>\n  <name>web</name>\n</domain>";
+        for said in
+            [xml.to_owned(), format!("{xml}\n\n"), format!("warning: <x>\n{xml}\nerror: y\n")]
+        {
+            assert_eq!(document(&said), xml);
+        }
+        for other in ["", "no XML", "</domain><domain"] {
+            assert_eq!(document(other), other);
+        }
+        check_name(xml, "web").unwrap();
+        assert_eq!(check_name(xml, "42").unwrap_err().class, Class::NotFound);
+        assert_eq!(check_name("no XML", "web").unwrap_err().class, Class::Io);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use v2v_pod_tests::e2e::lab::{lab, turn};
 use v2v_pod_tests::e2e::pod::{Pod, Request, SHORT};
-use v2v_pod_tests::e2e::vcenter::{DISTRIB, PASSWORD, Place, STORE, VCenter, vddk_tree};
+use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, STORE, VCenter, vddk_tree};
 use v2v_pod_tests::e2e::volume::{leftovers, must};
 
 const COMPETITORS: [(&str, &str); 4] =
@@ -32,6 +32,7 @@ fn place() -> Place {
     place
 }
 
+/// Without `--libdir`: VDDK is where it is looked for.
 fn bench(place: &Place, words: &[&str]) -> Request {
     let url = place.vcenter.url("localhost", "");
     Request::new(&place.work())
@@ -39,7 +40,6 @@ fn bench(place: &Place, words: &[&str]) -> Request {
         .mount(&place.opt, "/opt")
         .mount_read_only(&place.vcenter.store(), STORE)
         .command(&["bench", "transports", "--url", &url, "--vm", "web"])
-        .command(&["--libdir", &format!("/opt/{DISTRIB}")])
         .command(words)
 }
 
