@@ -26,7 +26,7 @@ bench:
 	scripts/bench.sh
 
 # The same disks over HTTPS and VDDK, with a simulated vCenter and round trips of 0, 5 and 20 ms. About an hour; ROUNDS,
-# SIZE, RTT, DISKS and ROWS take less. With a real vCenter: benches/transports.py --url …, see docs/operations.md.
+# SIZE, RTT, DISKS and ROWS take less. With a real vCenter: URL=… VM=… PASSWORD_FILE=… VDDK_LIBDIR=…, see docs/operations.md.
 bench-transports:
 	scripts/bench.sh transports
 

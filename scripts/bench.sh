@@ -3,7 +3,7 @@
 # copy        v2v-pod copy beside nbdcopy and qemu-img: table, and an SVG plot in benches/results
 # overhead    v2v-pod convert beside plain virt-v2v, on the same guest, in turns
 # transports  the same disks over HTTPS and VDDK, with a simulated vCenter and a stand-in for VDDK. A real vCenter:
-#             benches/transports.py --url …
+#             URL=vpx://… VM=NAME PASSWORD_FILE=FILE [VDDK_LIBDIR=DIR] [CACERT=FILE | THUMBPRINT=SHA1]
 # ROUNDS=N (overhead: 5, others: 3), SIZE=4G (transports: 1G), ROWS='nbd-*-dense …', for transports RTT=0,5,20 DISKS=1,2,4
 # too. Run it on a machine that does nothing else; copy and overhead take hours, most of it the peers on the fragmented image.
 set -euo pipefail
@@ -21,7 +21,15 @@ for what in "$@"; do
         ;;
     transports)
         images/build.sh
-        args=(--rounds "${ROUNDS:-3}" --size "${SIZE:-1G}" --rtt "${RTT:-0,5,20}" --disks "${DISKS:-1,2,4}")
+        args=(--rounds "${ROUNDS:-3}")
+        if [ -n "${URL:-}" ]; then
+            args+=(--url "$URL" --vm "${VM:?the name of the VM}" --password-file "${PASSWORD_FILE:?a file with the password}")
+            args+=(${DISKS:+--disks "$DISKS"} ${CACERT:+--cacert "$CACERT"} ${THUMBPRINT:+--thumbprint "$THUMBPRINT"})
+            # Without a VDDK only HTTPS can be measured there.
+            [ -n "${VDDK_LIBDIR:-}" ] || args+=(--transports https)
+        else
+            args+=(--size "${SIZE:-1G}" --rtt "${RTT:-0,5,20}" --disks "${DISKS:-1,2,4}")
+        fi
         read -ra rows <<<"${ROWS:-}"
         for row in "${rows[@]}"; do args+=(--rows "$row"); done
         python3 benches/transports.py "${args[@]}"

@@ -92,6 +92,7 @@ pub fn counts(args: &TransportsArgs, available: usize) -> Result<Vec<usize>, Fai
     if counts.is_empty() {
         counts = [1, 2, 4].into_iter().filter(|n| *n <= available).collect();
     }
+    counts.sort_unstable();
     counts.dedup();
     if let Some(count) = counts.iter().find(|n| **n > available) {
         let message = format!("--disks {count}: the VM has {available}, or so many were chosen");

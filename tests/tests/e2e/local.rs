@@ -48,7 +48,7 @@ fn disks_of_three_formats_become_one_guest() {
     let data = data.to_string_lossy();
     let flat = ["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat"];
     qemu_img(&source, &[&flat[..], &[&data, "data.vmdk"]].concat());
-    let random: Vec<u8> = (0..8 * MIB as usize / 32).flat_map(|n| sha_like(n)).collect();
+    let random: Vec<u8> = (0..(8 << 20) / 32).flat_map(bytes_of).collect();
     let more = scratch.path("more.img");
     fs::write(&more, random).unwrap();
     qemu_img(
@@ -85,8 +85,8 @@ fn disks_of_three_formats_become_one_guest() {
 }
 
 /// 32 bytes that differ from those of all other numbers.
-fn sha_like(number: usize) -> [u8; 32] {
-    let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn bytes_of(number: u64) -> [u8; 32] {
+    let mut state = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = [0; 32];
     for word in bytes.chunks_exact_mut(8) {
         state ^= state << 13;
