@@ -121,7 +121,7 @@ fn document(said: &str) -> &str {
     const END: &str = "</domain>";
     let start = said.find("<domain").unwrap_or(0);
     let end = said.rfind(END).map_or(said.len(), |at| at + END.len());
-    said.get(start..end).unwrap_or(said)
+    said.get(start..end).filter(|found| !found.is_empty()).unwrap_or(said)
 }
 
 /// A file for nobody else.
