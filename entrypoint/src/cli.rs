@@ -167,6 +167,9 @@ pub struct ConvertArgs {
     /// File with the password in its first line [also: -ip]
     #[arg(long = "ip", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Reference of the VM (vm-21), where several have its name
+    #[arg(long, value_name = "MOREF")]
+    pub moref: Option<String>,
     /// Transport: vddk or ssh [also: -it]
     #[arg(long = "it", value_name = "TRANSPORT")]
     pub transport: Option<String>,
