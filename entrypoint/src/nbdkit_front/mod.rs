@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// The name we are called by.
 pub const NAME: &str = "nbdkit";
+/// Folder of the link, in the run's.
+pub const FOLDER: &str = "front";
 /// Beside the link.
 const FILE: &str = "nbdkit.json";
 

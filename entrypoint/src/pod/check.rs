@@ -242,8 +242,8 @@ async fn find_vm(
         return None;
     }
     let paths = &config.paths;
-    let user_file = Some(paths.access_key.as_path())
-        .filter(|file| !access.names_user() && file.exists());
+    let user_file =
+        Some(paths.access_key.as_path()).filter(|file| !access.names_user() && file.exists());
     let question = Question {
         access,
         login: Login { url: &access.url, user_file, password_file: &paths.secret_key },

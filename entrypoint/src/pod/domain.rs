@@ -17,11 +17,8 @@ impl Pod<'_> {
         };
         let virsh = Virsh::new(&login, &self.runner.toolbox, self.run_dir)?;
         let name = self.config.vm_name.as_str();
-        let words: &[&str] = if name.starts_with('-') {
-            &["dumpxml", "--domain", name]
-        } else {
-            &["dumpxml", name]
-        };
+        let words: &[&str] =
+            if name.starts_with('-') { &["dumpxml", "--domain", name] } else { &["dumpxml", name] };
         let mut stop = self.runner.stop.clone();
         let xml = tokio::select! {
             xml = virsh.ask(words) => xml,

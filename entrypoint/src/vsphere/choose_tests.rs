@@ -62,7 +62,10 @@ fn one_of_a_name_is_taken_and_none_names_what_there_is() {
 fn copies_with_one_uuid_are_refused_whatever_their_names() {
     let list = [vm(A, "web"), vm(A, "copy of web"), vm(B, "db")];
     let failure = candidates(&list, &named("web")).unwrap_err();
-    assert!(failure.message.contains(A) && failure.message.contains("\"copy of web\""), "{failure}");
+    assert!(
+        failure.message.contains(A) && failure.message.contains("\"copy of web\""),
+        "{failure}"
+    );
     assert!(candidates(&list, &named("db")).is_ok());
 }
 

@@ -137,7 +137,9 @@ mod tests {
         let path = auth.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains("[auth-esx-::1]") && text.contains("username=root\npassword=hunter2\n"));
+        assert!(
+            text.contains("[auth-esx-::1]") && text.contains("username=root\npassword=hunter2\n")
+        );
         drop(auth);
         assert!(!path.exists());
         let login = Login { user_file: None, ..login };
