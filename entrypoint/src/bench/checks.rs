@@ -3,7 +3,7 @@
 use super::args::TransportsArgs;
 use super::lines::{self, Files, Server};
 use super::report::Spread;
-use super::vm::Vm;
+use super::vm::{self, Vm};
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Report as Findings};
 use crate::rundir::RunDir;
@@ -11,9 +11,15 @@ use crate::secret;
 use crate::toolbox::Toolbox;
 use crate::trust::Endpoint;
 use crate::vsphere::access::{self, Access, Given};
+use crate::vsphere::choose::Wanted;
+use crate::vsphere::find::{self, Question};
 use crate::vsphere::transport::{self, Transport, Vddk, Wish};
-use crate::vsphere::virsh::{Login, write_private};
+use crate::vsphere::virsh::{self, Virsh};
 use percent_encoding::percent_decode_str;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Instant;
 use tokio::net::TcpStream;
 
@@ -71,19 +77,54 @@ pub fn endpoint(args: &TransportsArgs) -> Result<Endpoint, Failure> {
         .map_err(|e| Failure::new(Class::Config, format!("--url: {}", datapath::error_chain(&e))))
 }
 
-/// The user is in the URL, the password in its file.
-pub fn login(args: &TransportsArgs) -> Result<Login, Failure> {
-    let user = url::Url::parse(&args.url).map(|u| u.username().to_owned()).unwrap_or_default();
-    let user = percent_decode_str(&user).decode_utf8_lossy().into_owned();
-    if user.is_empty() {
-        let message = "--url names no user";
-        return Err(Failure::new(Class::Config, message).advise("write vpx://USER@HOST/…"));
+/// Who asks: the user is in the URL, the password in its file.
+pub struct Login {
+    /// Decoded.
+    pub user: String,
+    /// For files of the run alone.
+    pub password: String,
+}
+
+impl Login {
+    /// Reads both.
+    pub fn read(args: &TransportsArgs) -> Result<Self, Failure> {
+        let user = url::Url::parse(&args.url).map(|u| u.username().to_owned()).unwrap_or_default();
+        let user = percent_decode_str(&user).decode_utf8_lossy().into_owned();
+        if user.is_empty() {
+            let message = "--url names no user";
+            return Err(Failure::new(Class::Config, message).advise("write vpx://USER@HOST/…"));
+        }
+        if user.contains(['\n', '\0', ':']) {
+            let message = "the user in --url has a line end or a colon";
+            return Err(Failure::new(Class::Config, message).advise("use another user"));
+        }
+        Ok(Self { user, password: secret::read(&args.password_file, "password")? })
     }
-    if user.contains(['\n', '\0', ':']) {
-        let message = "the user in --url has a line end or a colon";
-        return Err(Failure::new(Class::Config, message).advise("use another user"));
+}
+
+/// The VM as libvirt describes it: exactly one of its name, and off.
+pub async fn describe(
+    args: &TransportsArgs,
+    access: &Access,
+    toolbox: &Toolbox,
+    run: &RunDir,
+) -> Result<Vm, Failure> {
+    let login =
+        || virsh::Login { url: &access.url, user_file: None, password_file: &args.password_file };
+    let wanted = Wanted { name: &args.vm, uuid: None, moref: None };
+    let question = Question { access, login: login(), wanted, may_run: false };
+    let mut findings = Findings::default();
+    let found = find::find(&question, toolbox, run.path(), &mut findings).await;
+    if let Some(failure) = findings.failure() {
+        return Err(failure);
     }
-    Ok(Login { user, password: secret::read(&args.password_file, "password")? })
+    let name = found.as_ref().map_or(args.vm.as_str(), |vm| vm.uuid.as_str());
+    let said = Virsh::new(&login(), toolbox, run.path())?.ask(&["dumpxml", "--domain", name]).await;
+    let said = said.map_err(|failure| Failure {
+        message: format!("cannot read the VM {}: {}", args.vm, failure.message),
+        ..failure
+    })?;
+    vm::parse(virsh::document(&said), &args.vm)
 }
 
 /// How many disks are copied at once, row by row.
@@ -133,4 +174,14 @@ pub async fn round_trip(endpoint: &Endpoint) -> Result<Spread, Failure> {
         times.push(begin.elapsed().as_secs_f64() * 1000.0);
     }
     Spread::of(times).ok_or_else(|| Failure::new(Class::Internal, "no connection was tried"))
+}
+
+/// A file for nobody else.
+fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
+    };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
 }

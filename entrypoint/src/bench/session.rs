@@ -1,11 +1,11 @@
 //! A run of `bench transports`: everything checked, the VM found, then one measurement after another.
 
 use super::args::{Competitor, Tool, TransportsArgs, Way};
-use super::checks::{check, counts, endpoint, login, round_trip, write_secrets};
+use super::checks::{Login, check, counts, describe, endpoint, round_trip, write_secrets};
 use super::lines::{self, Files, Server};
 use super::measure::{Bench, Line, ServerLine};
 use super::report::{Report, Sample};
-use super::vm::{self, Vm};
+use super::vm::Vm;
 use crate::failure::{Class, Failure};
 use crate::preflight::{Report as Findings, Verdict};
 use crate::rundir::RunDir;
@@ -15,7 +15,6 @@ use crate::trust::Endpoint;
 use crate::vsphere::access::Access;
 use crate::vsphere::anchors;
 use crate::vsphere::transport::Vddk;
-use crate::vsphere::virsh::Virsh;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -69,17 +68,8 @@ impl Session {
         } else {
             anchors::widen();
         }
-        let login = login(args)?;
-        let tmp = run.tmp();
-        let virsh = Virsh {
-            toolbox: &toolbox,
-            dir: &tmp,
-            private: run.path(),
-            grace: Duration::from_secs(5),
-            stop,
-        };
-        let xml = virsh.dump_xml(&access.url, &login, &args.vm).await?;
-        let vm = vm::parse(&xml, &args.vm)?;
+        let login = Login::read(args)?;
+        let vm = describe(args, &access, &toolbox, &run).await?;
         let disks = vm.choose(&args.disk)?;
         let counts = counts(args, disks.len())?;
         let endpoint = endpoint(args)?;
@@ -92,7 +82,7 @@ impl Session {
             libdir: args.libdir.clone(),
             vddk_transports: vddk.as_ref().and_then(|v| v.transports).map(str::to_owned),
         };
-        let files = Files { folder: tmp.join("bench") };
+        let files = Files { folder: run.tmp().join("bench") };
         write_secrets(&files, &server, &vm, &disks, &login)?;
         let mut session = Self {
             counts,

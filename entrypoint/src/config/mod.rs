@@ -5,6 +5,7 @@
 pub mod goflags;
 pub mod pod;
 pub mod settings;
+mod vsphere;
 
 use thiserror::Error;
 

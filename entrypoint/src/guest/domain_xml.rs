@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::image::ImageFormat;
-use super::xml::children;
+use super::xml::{child, children};
 
 /// Why a domain XML could not be rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +240,16 @@ impl<'a> Edits<'a> {
         out.push_str(&self.text[done..]);
         out
     }
+}
+
+/// The file name in the `<source>` of each hard disk, in order: what virt-v2v will open.
+pub fn disk_files(xml: &str) -> Result<Vec<Option<String>>, DomainXmlError> {
+    let document = Document::parse(xml)?;
+    Ok(children(document.root_element(), "devices")
+        .flat_map(|devices| children(devices, "disk"))
+        .filter(|disk| !is_removable(*disk))
+        .map(|disk| child(disk, "source")?.attribute("file").map(str::to_owned))
+        .collect())
 }
 
 #[cfg(test)]

@@ -24,16 +24,6 @@ fn link(path: &str, format: ImageFormat) -> DiskLink {
     DiskLink { path: path.into(), format }
 }
 
-/// The file name in the `<source>` of each hard disk, in order: what virt-v2v will open.
-fn disk_files(xml: &str) -> Result<Vec<Option<String>>, DomainXmlError> {
-    let document = Document::parse(xml)?;
-    Ok(children(document.root_element(), "devices")
-        .flat_map(|devices| children(devices, "disk"))
-        .filter(|disk| !is_removable(*disk))
-        .map(|disk| crate::guest::xml::child(disk, "source")?.attribute("file").map(str::to_owned))
-        .collect())
-}
-
 /// A tree as text that ignores blanks, attribute order and how empty elements are written.
 fn canonical(node: Node<'_, '_>) -> String {
     if !node.is_element() {

@@ -132,6 +132,7 @@ async fn check<'a>(
     bus.emit(&described(args, &name, &volumes, server.as_ref()));
     if let Some(server) = &server {
         server.narrow(toolbox, run_dir)?;
+        server::edit_nbdkit(args, toolbox, run_dir)?;
     }
     let answered = |i: usize| features.get(i).is_some_and(Features::answered);
     let out = out_folder(args)?;
@@ -146,7 +147,7 @@ async fn check<'a>(
             transcript: Some(out.join(format!("{name}.log"))),
             copy: args.copy_settings(),
             retries: args.source_retries,
-            meant: None,
+            meant: server.as_ref().and_then(|s| s.meant(args)),
         },
         name,
         out,

@@ -120,11 +120,14 @@ async fn read(
                     .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1"));
             }
             // Without it, what is wrong with the server is in the report already.
-            let input = match server {
-                Some(server) => Input::Libvirt(server.input(args, single(args)?)),
-                None => Input::Disks { format: None, paths: Vec::new() },
+            let Some(server) = server else {
+                let input = Input::Disks { format: None, paths: Vec::new() };
+                return Ok(Found { input, sizes: None, files: Vec::new() });
             };
-            Ok(Found { input, sizes: None, files: Vec::new() })
+            let input = Input::Libvirt(server.input(args, single(args)?));
+            // As with an OVA: virt-v2v has the sizes first.
+            let sizes = server.disks().map(|n| vec![0; n]);
+            Ok(Found { input, sizes, files: Vec::new() })
         }
     }
 }

@@ -2,25 +2,49 @@
 
 use super::Pod;
 use crate::config::pod::VSphere;
-use crate::failure::Failure;
-use crate::secret;
-use crate::vsphere::virsh::{Login, Virsh};
+use crate::failure::{Class, Failure};
+use crate::vsphere::virsh::{self, Login, Virsh};
 
 impl Pod<'_> {
     /// The domain XML as libvirt gives it.
     pub(super) async fn fetch_domain(&self, vsphere: &VSphere) -> Result<String, Failure> {
         let paths = &self.config.paths;
+        let url = self.url(vsphere);
         let login = Login {
-            user: secret::read(&paths.access_key, "user name")?,
-            password: secret::read(&paths.secret_key, "password")?,
+            url: &url,
+            user_file: Some(&paths.access_key),
+            password_file: &paths.secret_key,
         };
-        let virsh = Virsh {
-            toolbox: &self.runner.toolbox,
-            dir: &self.runner.tmp,
-            private: self.run_dir,
-            grace: self.runner.grace,
-            stop: &self.runner.stop,
+        let libvirt = Virsh::new(&login, &self.runner.toolbox, self.run_dir)?;
+        let name = self.config.vm_name.as_str();
+        let words: &[&str] =
+            if name.starts_with('-') { &["dumpxml", "--domain", name] } else { &["dumpxml", name] };
+        let mut stop = self.runner.stop.clone();
+        let xml = tokio::select! {
+            xml = libvirt.ask(words) => xml,
+            cause = stop.next() => return Err(cause.failure()),
         };
-        virsh.dump_xml(&self.url(vsphere), &login, &self.config.vm_name).await
+        let said = xml.map_err(|failure| Failure {
+            message: format!("cannot read the VM {name}: {}", failure.message),
+            ..failure
+        })?;
+        let xml = virsh::document(&said).to_owned();
+        self.check_name(&xml)?;
+        Ok(xml)
+    }
+
+    /// virsh takes a number for an ID and a UUID for itself: make sure that it is the VM we mean.
+    fn check_name(&self, xml: &str) -> Result<(), Failure> {
+        let document = roxmltree::Document::parse(xml).map_err(|e| {
+            Failure::new(Class::Io, format!("the domain of {} is no XML: {e}", self.config.vm_name))
+        })?;
+        let mut names = document.root_element().children().filter(|n| n.has_tag_name("name"));
+        match names.find_map(|n| n.text()) {
+            Some(name) if name != self.config.vm_name => Err(Failure::new(
+                Class::NotFound,
+                format!("asked for the VM {}, libvirt gave {name}", self.config.vm_name),
+            )),
+            _ => Ok(()),
+        }
     }
 }

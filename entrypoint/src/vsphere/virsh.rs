@@ -1,151 +1,132 @@
-//! Questions to vCenter or an ESXi host by way of `virsh`.
-//!
-//! It runs in a process of its own. The credentials go into an authentication file in the run's private
-//! folder, never onto a command line or into an environment, and the file is removed with the answer.
+//! Questions to libvirt, asked by `virsh` in a process of its own. The credentials go into an authentication file in the run's
+//! private folder, never onto a command line or into an environment.
 
 use crate::classify::Evidence;
 use crate::failure::{Class, Failure};
-use crate::supervise::lines::End;
-use crate::supervise::stop::Stop;
-use crate::supervise::{self, Heard, Spec};
+use crate::secret;
 use crate::tool_run;
 use crate::toolbox::Toolbox;
-use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// A vCenter with thousands of VMs takes a while to list them.
+const LIMIT: Duration = Duration::from_secs(180);
+
 /// Who asks.
-pub struct Login {
-    /// User name.
-    pub user: String,
-    /// Password.
-    pub password: String,
-}
-
-/// Asks with these.
 #[derive(Debug)]
-pub struct Virsh<'a> {
-    /// Programs and environment.
-    pub toolbox: &'a Toolbox,
-    /// Working folder.
-    pub dir: &'a Path,
-    /// The run's private folder.
-    pub private: &'a Path,
-    /// Between SIGTERM and SIGKILL.
-    pub grace: Duration,
-    /// Says when to stop.
-    pub stop: &'a Stop,
+pub struct Login<'a> {
+    /// The URL for libvirt.
+    pub url: &'a str,
+    /// File with the user name, where the URL has none.
+    pub user_file: Option<&'a Path>,
+    /// File with the password.
+    pub password_file: &'a Path,
 }
 
-impl Virsh<'_> {
-    /// The domain of the VM with this name, as libvirt gives it.
-    pub async fn dump_xml(&self, url: &str, login: &Login, vm: &str) -> Result<String, Failure> {
-        let auth = self.write_auth_file(url, login)?;
-        let result = self.ask(url, vm, &auth).await;
-        if let Err(e) = fs::remove_file(&auth) {
-            tracing::warn!(error = %e, "the authentication file was not removed");
-        }
-        let xml = result?;
-        check_name(&xml, vm)?;
-        Ok(xml)
-    }
+/// The file that `LIBVIRT_AUTH_FILE` names; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct AuthFile(PathBuf);
 
-    async fn ask(&self, url: &str, vm: &str, auth: &Path) -> Result<String, Failure> {
-        let program = self.toolbox.find("virsh").ok_or_else(|| tool_run::missing("virsh"))?;
-        let mut toolbox = self.toolbox.clone();
-        toolbox.set("LIBVIRT_AUTH_FILE", auth);
-        let env = toolbox.env();
-        let spec = Spec {
-            program: &program,
-            env: &env,
-            dir: self.dir,
-            grace: self.grace,
-            messages: false,
-            certificates: self.toolbox.certificates(),
+impl AuthFile {
+    /// Writes one into a folder that is ours alone.
+    pub fn write(login: &Login<'_>, dir: &Path) -> Result<Self, Failure> {
+        let password = secret::read(login.password_file, "password")?;
+        let user = match login.user_file {
+            Some(file) => format!("username={}\n", secret::read(file, "user name")?),
+            None => String::new(),
         };
-        let mut argv: Vec<OsString> = vec!["-c".into(), url.into(), "dumpxml".into()];
-        if vm.starts_with('-') {
-            argv.push("--domain".into());
-        }
-        argv.push(vm.into());
-        let (mut xml, mut evidence) = (String::new(), Evidence::default());
-        let ended = supervise::run(
-            &spec,
-            |_| argv,
-            self.stop,
-            |heard| {
-                let Heard::Output(line, end) = heard else { return };
-                evidence.line("virsh", line);
-                xml.push_str(line);
-                if end != End::Cut {
-                    xml.push('\n');
-                }
-            },
-        )
-        .await
-        .map_err(|e| Failure::new(Class::Tool, e.to_string()))?;
-        if let Some(cause) = ended.stopped {
-            return Err(cause.failure());
-        }
-        if !ended.status.success() {
-            let failure = evidence.failure("virsh", &ended.status.to_string());
-            return Err(Failure {
-                message: format!("cannot read the VM {vm}: {failure}"),
-                ..failure
-            });
-        }
-        Ok(document(&xml).to_owned())
-    }
-
-    fn write_auth_file(&self, url: &str, login: &Login) -> Result<PathBuf, Failure> {
-        let Login { user, password } = login;
-        let host = url::Url::parse(url)
+        let host = url::Url::parse(login.url)
             .ok()
             .and_then(|u| u.host_str().map(|h| h.trim_matches(['[', ']']).to_owned()))
             .unwrap_or_default();
-        let path = self.private.join("libvirt-auth");
+        let path = dir.join("libvirt-auth");
         let text = format!(
-            "[credentials-source]\nusername={user}\npassword={password}\n\n[auth-esx-{host}]\ncredentials=source\n\n[auth-vpx-{host}]\ncredentials=source\n"
+            "[credentials-source]\n{user}password={password}\n\n[auth-esx-{host}]\ncredentials=source\n\n[auth-vpx-{host}]\ncredentials=source\n"
         );
-        write_private(&path, &text)?;
-        Ok(path)
+        let failed = |e: std::io::Error| {
+            Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
+        };
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        let this = Self(path.clone());
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        Ok(this)
+    }
+
+    /// For `LIBVIRT_AUTH_FILE`.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for AuthFile {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(&self.0) {
+            tracing::warn!(error = %e, "the authentication file was not removed");
+        }
+    }
+}
+
+/// A libvirt that may be asked.
+#[derive(Debug)]
+pub struct Virsh<'a> {
+    url: &'a str,
+    toolbox: Toolbox,
+    /// Its file must live as long as the toolbox is used.
+    _auth: AuthFile,
+}
+
+impl<'a> Virsh<'a> {
+    /// `dir` is the run's private folder.
+    pub fn new(login: &Login<'a>, toolbox: &Toolbox, dir: &Path) -> Result<Self, Failure> {
+        let auth = AuthFile::write(login, dir)?;
+        let mut toolbox = toolbox.clone();
+        toolbox.set("LIBVIRT_AUTH_FILE", auth.path());
+        Ok(Self { url: login.url, toolbox, _auth: auth })
+    }
+
+    /// What it prints.
+    pub async fn ask(&self, words: &[&str]) -> Result<String, Failure> {
+        let mut args = vec!["-c", self.url];
+        args.extend(words);
+        if self.toolbox.find("virsh").is_none() {
+            return Err(tool_run::missing("virsh"));
+        }
+        let what = words.first().copied().unwrap_or_default();
+        let Some((status, text)) = self.toolbox.ask("virsh", &args, LIMIT).await else {
+            let message = format!("virsh {what} gave no answer within {} s", LIMIT.as_secs());
+            return Err(Failure::new(Class::Network, message));
+        };
+        if status.success() {
+            return Ok(text);
+        }
+        let mut evidence = Evidence::default();
+        for line in text.lines() {
+            // The first of its errors says only that it could not connect.
+            match line.strip_prefix("error: ") {
+                Some(error) if !error.starts_with("failed to ") => evidence.error(error),
+                _ => evidence.line("virsh", line),
+            }
+        }
+        Err(evidence.failure("virsh", &status.to_string()))
     }
 }
 
 /// The domain in what virsh said. stdout and stderr share a pipe: warnings may stand before the document
 /// and behind it.
-fn document(said: &str) -> &str {
+pub fn document(said: &str) -> &str {
     const END: &str = "</domain>";
     let start = said.find("<domain").unwrap_or(0);
     let end = said.rfind(END).map_or(said.len(), |at| at + END.len());
     said.get(start..end).filter(|found| !found.is_empty()).unwrap_or(said)
-}
-
-/// A file for nobody else.
-pub fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
-    };
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
-}
-
-/// virsh takes a number for an ID and a UUID for itself: make sure that it is the VM we mean.
-fn check_name(xml: &str, vm: &str) -> Result<(), Failure> {
-    let document = roxmltree::Document::parse(xml)
-        .map_err(|e| Failure::new(Class::Io, format!("the domain of {vm} is no XML: {e}")))?;
-    let mut names = document.root_element().children().filter(|n| n.has_tag_name("name"));
-    match names.find_map(|n| n.text()) {
-        Some(name) if name != vm => {
-            let message = format!("asked for the VM {vm}, libvirt gave {name}");
-            Err(Failure::new(Class::NotFound, message))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -155,16 +136,36 @@ mod tests {
     #[test]
     fn warnings_around_the_document_are_cut_off() {
         let xml = "<domain type='vmware'>\n  <name>web</name>\n</domain>";
-        for said in
-            [xml.to_owned(), format!("{xml}\n\n"), format!("warning: <x>\n{xml}\nerror: y\n")]
-        {
+        let warned = format!("warning: <x>\n{xml}\nerror: y\n");
+        for said in [xml.to_owned(), format!("{xml}\n\n"), warned] {
             assert_eq!(document(&said), xml);
         }
         for other in ["", "no XML", "</domain><domain"] {
             assert_eq!(document(other), other);
         }
-        check_name(xml, "web").unwrap();
-        assert_eq!(check_name(xml, "42").unwrap_err().class, Class::NotFound);
-        assert_eq!(check_name("no XML", "web").unwrap_err().class, Class::Io);
+    }
+
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_file_is_ours_alone_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (user, password) = (dir.path().join("user"), dir.path().join("password"));
+        fs::write(&user, "root").unwrap();
+        fs::write(&password, "hunter2\n").unwrap();
+        let url = "esx://root@[::1]:8443/";
+        let login = Login { url, user_file: Some(&user), password_file: &password };
+        let auth = AuthFile::write(&login, dir.path()).unwrap();
+        let path = auth.path().to_owned();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains("[auth-esx-::1]") && text.contains("username=root\npassword=hunter2\n")
+        );
+        drop(auth);
+        assert!(!path.exists());
+        let login = Login { user_file: None, ..login };
+        let auth = AuthFile::write(&login, dir.path()).unwrap();
+        assert!(!fs::read_to_string(auth.path()).unwrap().contains("username"));
     }
 }

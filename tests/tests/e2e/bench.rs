@@ -152,6 +152,6 @@ fn what_keeps_transports_from_being_compared_is_said_first() {
     refused(&with(&["--disk", "7"]), 64, "1 [ds 1] other/disk.vmdk, 2 [ds 1] older/disk.vmdk");
     refused(&with(&["--scratch", "/none"]), 64, "--scratch /none");
     let wrong = ["--password-file", "/etc/secret/wrong"];
-    refused(&[&wrong[..], &TRUST, &https].concat(), 21, "cannot read the VM web");
+    refused(&[&wrong[..], &TRUST, &https].concat(), 21, "password");
     refused(&[&LOGIN[..], &TRUST, &["--libdir", "/none"]].concat(), 32, "/none");
 }
