@@ -38,3 +38,4 @@ pub mod vddk;
 pub mod vm_result;
 pub mod volumes;
 pub mod vsphere;
+pub mod xen;
