@@ -3,6 +3,7 @@
 
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
+use super::xen::Xen;
 use crate::copy::rate::RateSource;
 use crate::grant::CopySettings;
 use crate::trust::Fingerprint;
@@ -48,6 +49,8 @@ pub enum Source {
     Ova(PathBuf),
     /// Disk images of Hyper-V.
     HyperV(Vec<PathBuf>),
+    /// A Xen host, over SSH.
+    Xen(Xen),
 }
 
 /// What the pod is to do.
@@ -329,6 +332,7 @@ impl Reader<'_> {
                 }
                 Ok(Source::HyperV(paths))
             }
+            "xen" => Ok(Source::Xen(Xen::read(self.values)?)),
             "" => Err(ConfigError::NoSource),
             other => Err(ConfigError::BadSource(other.to_owned())),
         }

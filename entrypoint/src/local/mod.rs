@@ -283,7 +283,7 @@ async fn read_source(
                 return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
             };
             let source = server.input(args, single(args)?);
-            Ok((Input::Libvirt(source), None))
+            Ok((Input::Libvirt(source), server.sizes()))
         }
     }
 }

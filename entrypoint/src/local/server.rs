@@ -4,9 +4,11 @@ use crate::cli::{ConvertArgs, InputKind};
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Report};
 use crate::toolbox::Toolbox;
-use crate::vsphere::access::{self, Access, Given};
+use crate::vsphere::access::{self, Access, Anchors, Given};
 use crate::vsphere::anchors;
 use crate::vsphere::transport::{self, Transport, Wish};
+use crate::xen;
+use crate::xen::url::XenUrl;
 use std::path::{Path, PathBuf};
 use v2v_args::LibvirtInput;
 
@@ -17,16 +19,21 @@ const LIBDIR: &str = "/opt/vmware-vix-disklib-distrib";
 pub struct Server {
     access: Access,
     transport: Option<Transport>,
+    /// Of the disks, where they are known.
+    sizes: Option<Vec<u64>>,
 }
 
 /// Looks at the server, when there is one; problems go into the report.
 pub async fn check(
     args: &ConvertArgs,
-    toolbox: &Toolbox,
+    toolbox: &mut Toolbox,
     tmp: &Path,
     report: &mut Report,
 ) -> Option<Server> {
     let url = args.libvirt_url.clone().filter(|_| args.input == InputKind::Libvirt)?;
+    if XenUrl::is_one(&url) {
+        return on_xen(args, url, toolbox, tmp, report).await;
+    }
     if let Some(file) = &args.password_file {
         preflight::check_secret(report, file, "password");
     }
@@ -53,7 +60,37 @@ pub async fn check(
         Some(_) => None,
         None => Some(Transport::Https(None)),
     };
-    Some(Server { access: access?, transport })
+    Some(Server { access: access?, transport, sizes: None })
+}
+
+/// A Xen host, over SSH.
+async fn on_xen(
+    args: &ConvertArgs,
+    url: String,
+    toolbox: &mut Toolbox,
+    tmp: &Path,
+    report: &mut Report,
+) -> Option<Server> {
+    let given = xen::check::Given {
+        url,
+        user: None,
+        vm: args.sources.first().cloned().unwrap_or_default(),
+        mode: args.trust,
+        pin: args.thumbprint,
+        known_hosts: args.known_hosts.clone(),
+        identity: args.identity.clone(),
+        password: args.password_file.clone(),
+    };
+    let guest = xen::check::check(&given, toolbox, tmp, report).await?;
+    let access = Access {
+        url: guest.url,
+        trust: guest.trust,
+        anchors: Anchors::System,
+        thumbprint: None,
+        port: None,
+        warnings: guest.warnings,
+    };
+    Some(Server { access, transport: None, sizes: Some(guest.sizes) })
 }
 
 impl Server {
@@ -82,7 +119,12 @@ impl Server {
         self.transport.as_ref().map_or("ssh", Transport::name)
     }
 
-    /// `ca`, `thumbprint`, `insecure` or `none`.
+    /// Sizes of the disks, where they are known.
+    pub fn sizes(&self) -> Option<Vec<u64>> {
+        self.sizes.clone()
+    }
+
+    /// `ca`, `known-hosts`, `thumbprint`, `insecure` or `none`.
     pub fn trust(&self) -> &'static str {
         self.access.trust
     }
