@@ -168,6 +168,9 @@ pub struct ConvertArgs {
     /// File with the password in its first line [also: -ip]
     #[arg(long = "ip", visible_alias = "password-file", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Reference of the VM (vm-21), where several have its name
+    #[arg(long, value_name = "MOREF")]
+    pub moref: Option<String>,
     /// Transport: vddk or ssh [also: -it]
     #[arg(long = "it", value_name = "TRANSPORT")]
     pub transport: Option<String>,
@@ -201,7 +204,7 @@ pub struct ConvertArgs {
     /// Read the targets back and compare them with what was read
     #[arg(long)]
     pub verify: bool,
-    /// How a vCenter, ESXi or Xen host proves itself (Xen: ca is known_hosts)
+    /// How a vCenter, ESXi or Xen host proves itself (Xen: ca means --known-hosts)
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub trust: TrustMode,
     /// CA certificates for it (default: the system's)

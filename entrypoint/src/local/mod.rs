@@ -148,7 +148,7 @@ async fn check<'a>(
             transcript: Some(out.join(format!("{name}.log"))),
             copy: args.copy_settings(),
             retries: args.source_retries,
-            meant: None,
+            meant: server.as_ref().and_then(|s| s.meant(args)),
         },
         name,
         out,
@@ -283,7 +283,9 @@ async fn read_source(
                 return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
             };
             let source = server.input(args, single(args)?);
-            Ok((Input::Libvirt(source), server.sizes()))
+            // As with an OVA: virt-v2v has the sizes of a vSphere guest first.
+            let sizes = server.sizes().or_else(|| server.disks().map(|n| vec![0; n]));
+            Ok((Input::Libvirt(source), sizes))
         }
     }
 }

@@ -6,7 +6,11 @@ use crate::preflight::{self, Report};
 use crate::toolbox::Toolbox;
 use crate::vsphere::access::{self, Access, Anchors, Given};
 use crate::vsphere::anchors;
+use crate::vsphere::choose::Wanted;
+use crate::vsphere::domain_watch::Meant;
+use crate::vsphere::find::{self, Question, Vm};
 use crate::vsphere::transport::{self, Transport, Wish};
+use crate::vsphere::virsh::Login;
 use crate::xen;
 use crate::xen::url::XenUrl;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ const LIBDIR: &str = "/opt/vmware-vix-disklib-distrib";
 pub struct Server {
     access: Access,
     transport: Option<Transport>,
+    vm: Option<Vm>,
     /// Of the disks, where they are known.
     sizes: Option<Vec<u64>>,
 }
@@ -60,7 +65,9 @@ pub async fn check(
         Some(_) => None,
         None => Some(Transport::Https(None)),
     };
-    Some(Server { access: access?, transport, sizes: None })
+    let access = access?;
+    let vm = find_vm(args, &access, toolbox, tmp, report).await;
+    Some(Server { access, transport, vm, sizes: None })
 }
 
 /// A Xen host, over SSH.
@@ -90,7 +97,26 @@ async fn on_xen(
         port: None,
         warnings: guest.warnings,
     };
-    Some(Server { access, transport: None, sizes: Some(guest.sizes) })
+    Some(Server { access, transport: None, vm: None, sizes: Some(guest.sizes) })
+}
+
+/// The VM at a vCenter or an ESXi host.
+async fn find_vm(
+    args: &ConvertArgs,
+    access: &Access,
+    toolbox: &Toolbox,
+    tmp: &Path,
+    report: &mut Report,
+) -> Option<Vm> {
+    let [name] = args.sources.as_slice() else { return None };
+    let password_file = args.password_file.as_ref().filter(|_| access.is_vsphere())?;
+    let question = Question {
+        access,
+        login: Login { url: &access.url, user_file: None, password_file },
+        wanted: Wanted { name, uuid: None, moref: args.moref.as_deref() },
+        may_run: false,
+    };
+    find::find(&question, toolbox, tmp, report).await
 }
 
 impl Server {
@@ -108,10 +134,21 @@ impl Server {
         LibvirtInput {
             url: self.access.url.clone(),
             password_file: args.password_file.clone(),
-            vm: vm.to_owned(),
+            vm: self.vm.as_ref().filter(|v| v.ambiguous).map_or(vm, |v| &v.uuid).to_owned(),
             hostname: None,
             vddk,
         }
+    }
+
+    /// Number of the VM's disks, where it was found beforehand.
+    pub fn disks(&self) -> Option<usize> {
+        self.vm.as_ref().map(|vm| vm.disks)
+    }
+
+    /// The VM that virt-v2v is to read.
+    pub fn meant(&self, args: &ConvertArgs) -> Option<Meant> {
+        let vm = self.vm.as_ref()?;
+        Some(Meant { name: None, uuid: Some(vm.uuid.clone()), moref: args.moref.clone() })
     }
 
     /// `vddk`, `https`, `ssh` or what else there may be.

@@ -96,7 +96,9 @@ pub async fn check(
     let paths = match domain::disks(&xml, &given.vm) {
         Ok(paths) => paths,
         Err(failures) => {
-            failures.into_iter().for_each(|failure| report.problem("source", failure));
+            for failure in failures {
+                report.problem("source", failure);
+            }
             return None;
         }
     };
@@ -165,7 +167,7 @@ async fn check_key(toolbox: &Toolbox, file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Text of the known_hosts file for the tools, and what to warn of.
+/// Text of the `known_hosts` file for the tools, and what to warn of.
 async fn known_hosts(
     rule: &Rule,
     url: &XenUrl,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// What the tools may use.
 #[derive(Debug, Clone)]
 pub struct Login<'a> {
-    /// Text of a known_hosts file.
+    /// Text of a `known_hosts` file.
     pub known_hosts: &'a str,
     /// File with a private key.
     pub identity: Option<&'a Path>,

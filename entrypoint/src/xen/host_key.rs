@@ -117,7 +117,7 @@ pub fn shown(keys: &[HostKey]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// A known_hosts file of these keys for this host.
+/// A `known_hosts` file of these keys for this host.
 pub fn known_hosts(url: &XenUrl, keys: &[HostKey]) -> String {
     let mut file = String::new();
     for key in keys {

@@ -96,7 +96,7 @@ impl XenUrl {
         Ok(Self { url, user, host, port, unverified })
     }
 
-    /// As known_hosts names the host.
+    /// As `known_hosts` names the host.
     pub fn known_name(&self) -> String {
         if self.port == SSH_PORT {
             self.host.clone()
