@@ -19,6 +19,7 @@ mod in_place;
 mod preflight;
 mod readers;
 mod vsphere;
+mod xen;
 
 use std::fs;
 use std::path::Path;
