@@ -55,7 +55,9 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
     let mut evidence = Evidence::default();
     text.lines().for_each(|l| evidence.line("virsh", l));
     let failure = evidence.failure("virsh", "it gave no reason");
-    let message = format!("cannot read the VM {vm} from {host}: {failure}");
+    let why = failure.message.trim_start_matches("error: ");
+    let why = why.trim_start_matches("Cannot recv data: ");
+    let message = format!("cannot read the VM {vm} from {host}: {why}");
     match failure.class {
         Class::Network => Failure::new(Class::Network, message).may_pass().advise(
             "check that the pod can reach the host's SSH port (name resolution, firewall) and start again",
@@ -97,6 +99,33 @@ pub fn by_nbdkit(text: &str, url: &XenUrl, path: &str) -> Failure {
     }
     Failure::new(Class::Io, message)
         .advise("log in there with sftp and read the file: sshd must have its sftp subsystem")
+}
+
+/// A failure of virt-v2v for which nbdkit's ssh plugin has the better reason. Once disks are copied, only where the failure
+/// is one of the source: a connection that broke and came back is no reason for a full volume.
+pub fn explain(failure: Failure, evidence: &Evidence, copied: bool) -> Failure {
+    let unsure = [Class::Conversion, Class::Inspection, Class::Io, Class::Network];
+    if !unsure.contains(&failure.class) || copied && !failure.message.contains("the source ") {
+        return failure;
+    }
+    let telling = [Class::Network, Class::Auth, Class::Trust, Class::NotFound];
+    let reason = evidence.of_helper("nbdkit: ssh[").find_map(|(class, line)| {
+        let (_, why) = line.split_once("error: ")?;
+        class.filter(|c| telling.contains(c)).map(|class| (class, why))
+    });
+    let Some((class, why)) = reason else { return failure };
+    let message = if failure.message.contains(why) {
+        failure.message
+    } else {
+        format!("{} (over SSH: {why})", failure.message)
+    };
+    let explained = Failure::new(class, message);
+    if class != Class::Network {
+        return explained;
+    }
+    explained.may_pass().advise(
+        "check that the host is up and its SSH port stays reachable, and that its sshd ends no session while a disk is read; then start again",
+    )
 }
 
 #[cfg(test)]

@@ -79,3 +79,63 @@ fn what_nbdkit_says() {
     nbdkit("cannot open file for reading: SFTP server: Failure", Class::Io, "Failure");
     assert_eq!(by_nbdkit("", &url(), "/x").class, Class::Io);
 }
+
+/// What nbdkit 1.42 with the retry filter said when the host went away in a copy.
+const LOST: &str = "nbdkit: ssh[1]: error: read failed: Socket error: disconnected (-1)
+nbdkit: ssh[1]: error: cannot close file: Socket error: disconnected
+nbdkit: ssh[1]: error: failed to connect to remote host: 127.0.0.1: Connection refused
+nbdkit: ssh[2]: error: aborting sleep because of connection close or error
+nbdkit: ssh[1]: error: write error reply: Broken pipe";
+
+fn explained(failure: &Failure, lines: &str, copied: bool) -> Failure {
+    let mut evidence = Evidence::default();
+    lines.lines().for_each(|l| evidence.line("virt-v2v", l));
+    explain(failure.clone(), &evidence, copied)
+}
+
+#[test]
+fn a_host_that_goes_away_is_a_failure_of_the_network() {
+    let read = "copying disk 0: the source nbd+unix:///?socket=/t/in0: the NBD server failed to read 1048576 bytes at 0: Input/output error";
+    for (failure, copied) in [
+        (Failure::new(Class::Io, read), true),
+        (Failure::new(Class::Conversion, "virt-v2v failed: exit status 1"), false),
+    ] {
+        let why = explained(&failure, LOST, copied);
+        assert!(why.class == Class::Network && why.passing, "{why:?}");
+        assert!(why.message.contains("failed to connect to remote host"), "{why}");
+        assert!(why.message.starts_with(&failure.message), "{why}");
+    }
+}
+
+#[test]
+fn a_connection_that_came_back_explains_nothing_else() {
+    for (class, copied) in [
+        (Class::Io, true),
+        (Class::NoSpace, false),
+        (Class::NoBootLoader, false),
+        (Class::Volume, true),
+    ] {
+        let failure = Failure::new(class, "fsync of /dev/block0 failed");
+        assert_eq!(explained(&failure, LOST, copied), failure);
+    }
+    let failure = Failure::new(Class::Io, "the source is broken");
+    assert_eq!(explained(&failure, "nbdkit: ssh[1]: error: read failed: (0)", true), failure);
+    let vddk = "nbdkit: vddk[1]: error: Socket error";
+    assert_eq!(explained(&failure, vddk, true), failure);
+}
+
+#[test]
+fn a_disk_or_a_login_lost_meanwhile_has_its_class() {
+    let failure = Failure::new(Class::Conversion, "nbdkit did not start up");
+    for (line, class) in [
+        ("cannot open file for reading: SFTP server: No such file", Class::NotFound),
+        ("cannot open file for reading: SFTP server: Permission denied", Class::Auth),
+        ("all possible authentication methods failed", Class::Auth),
+        ("host key for server changed", Class::Trust),
+        ("failed to connect to remote host: xen: Timeout connecting to xen", Class::Network),
+        ("read failed: Socket error: Connection reset by peer (-1)", Class::Network),
+    ] {
+        let line = format!("nbdkit: ssh[1]: error: {line}");
+        assert_eq!(explained(&failure, &line, false).class, class, "{line}");
+    }
+}

@@ -41,7 +41,7 @@ fn a_guest_comes_over_ssh_with_a_password() {
     pod.check(good && end["trust"] == "known-hosts", format_args!("termination message: {end}"));
     let shown = pod.log().contains(PASSWORD) || pod.errors().contains(PASSWORD);
     pod.check(!shown, "the password is not in the log");
-    let ours = pod.log().contains("known-hosts=/var/tmp/");
+    let ours = pod.log().contains("ssh: config key=known-hosts, value=/var/tmp/v2v-pod.");
     pod.check(ours, "nbdkit was told the host keys");
     let copy = place.scratch.path("disk1/disk.img");
     let same = same_bytes(&lab().guest.join("data.img"), &copy, 64 * MIB);
