@@ -5,6 +5,7 @@
 pub mod goflags;
 pub mod pod;
 pub mod settings;
+mod vsphere;
 pub mod xen;
 
 use thiserror::Error;

@@ -134,6 +134,7 @@ async fn check<'a>(
     bus.emit(&described(args, &name, &volumes, server.as_ref()));
     if let Some(server) = &server {
         server.narrow(toolbox, run_dir)?;
+        server::edit_nbdkit(args, toolbox, run_dir)?;
     }
     let answered = |i: usize| features.get(i).is_some_and(Features::answered);
     let out = out_folder(args)?;

@@ -2,6 +2,7 @@
 
 use crate::cli::{ConvertArgs, InputKind};
 use crate::failure::{Class, Failure};
+use crate::nbdkit_front::{self, Edits};
 use crate::preflight::{self, Report};
 use crate::toolbox::Toolbox;
 use crate::vsphere::access::{self, Access, Anchors, Given};
@@ -14,6 +15,7 @@ use crate::vsphere::virsh::Login;
 use crate::xen;
 use crate::xen::url::XenUrl;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use v2v_args::LibvirtInput;
 
 /// Where VDDK is when `-io vddk-libdir=` does not say it.
@@ -174,6 +176,19 @@ impl Server {
         anchors::widen();
         Ok(())
     }
+}
+
+/// virt-v2v has no option for what is set here.
+pub fn edit_nbdkit(
+    args: &ConvertArgs,
+    toolbox: &mut Toolbox,
+    run_dir: &Path,
+) -> Result<(), Failure> {
+    let cookie_renew = args.cookie_renew.map(|s| Duration::from_secs(s.get().into()));
+    let edits = Edits { cookie_renew, ..Edits::default() };
+    edits
+        .install(&run_dir.join(nbdkit_front::FOLDER), toolbox)
+        .map_err(|e| Failure::new(Class::NoSpace, format!("cannot make a link for nbdkit: {e}")))
 }
 
 /// `-it` and `-io` for virt-v2v, but for those that are said by [`Server::input`].

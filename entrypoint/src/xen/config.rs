@@ -3,7 +3,7 @@
 
 use super::front::{ASKPASS, SSH, SshSettings};
 use crate::failure::{Class, Failure};
-use crate::nbdkit_front::{Edits, SshEdits};
+use crate::nbdkit_front::{self, Edits, SshEdits};
 use crate::shim;
 use crate::toolbox::Toolbox;
 use std::io;
@@ -127,7 +127,7 @@ fn for_libssh(key: bool) -> String {
 
 /// Where the folder is.
 pub fn folder(run_dir: &Path) -> PathBuf {
-    run_dir.join("front")
+    run_dir.join(nbdkit_front::FOLDER)
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
         config["vms"][0]["disks"] = json!([disk("web/boot.vmdk"), disk("web/data.vmdk")]);
         let mut other = config["vms"][0].clone();
         other["uuid"] = json!(OTHER);
+        // Two VMs have one name only in different folders.
+        other["folder"] = json!(["old"]);
         other["disks"] = json!([disk("other/disk.vmdk")]);
         config["vms"].as_array_mut().unwrap().push(other);
         // Nothing of this before the copy begins.
@@ -99,8 +101,8 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
     let stats = place.vcenter.stats();
     let count = |name: &str| stats[name].as_u64().unwrap_or_default();
     pod.check(
-        count("dropped") > 0 && count("refused") > 0 && count("sessions_expired") > 1,
-        format_args!("there were faults, and sessions ended: {stats}"),
+        count("dropped") > 0 && count("refused") > 0 && count("sessions_made") > 8,
+        format_args!("there were faults, and new sessions: {stats}"),
     );
 }
 
@@ -151,11 +153,13 @@ fn troublesome(config: &mut Value) {
     older["snapshots"] = json!([{"name": "before the update"}]);
     let mut single = vm("one disk", &id(74), "off", "single");
     single["disks"].as_array_mut().unwrap().truncate(1);
+    let mut twin = vm("twin", &id(71), "on", "twin2");
+    twin["folder"] = json!(["old"]);
     config["vms"].as_array_mut().unwrap().extend([
         vm("running", &id(67), "on", "other"),
         older,
         vm("twin", &id(70), "off", "twin1"),
-        vm("twin", &id(71), "on", "twin2"),
+        twin,
         vm("copy of a", &id(73), "off", "copy1"),
         vm("copy of b", &id(73), "off", "copy2"),
         single,
@@ -182,7 +186,7 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
         // Only virt-v2v finds this out.
         ("with snapshots", 31, "source-busy", "snapshots"),
         ("copy of a", 24, "not-found", "\"copy of b\""),
-        ("one disk", 23, "volume", "1 disk"),
+        ("one disk", 20, "volume", "1 disk"),
         ("twin", 24, "not-found", "2 VMs have the name"),
     ];
     let mut told = String::new();
