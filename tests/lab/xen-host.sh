@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: tests/lab/xen-host.sh DIR PORT
-# Plays a Xen host on 127.0.0.1:PORT until it is killed: a real sshd and a real libvirtd in namespaces of their own, with the
+# Plays a Xen host on 127.0.0.1:PORT until it is killed (SIGKILL): a real sshd and a real libvirtd in namespaces of their own, with the
 # files of DIR/images as /var/lib/libvirt/images. Prints `ready` when both answer. Needs root and scripts/install-deps.sh lab.
 # DIR must hold `password` (root's, one line) and `domains.xml` (libvirt's test driver: <node><domain>…</domain></node>), which
 # is reached as xen+ssh://root@127.0.0.1:PORT/?name=test:///etc/libvirt/domains.xml: no Xen hypervisor can be had here, so what
@@ -63,7 +63,10 @@ printf 'auth_unix_rw = "none"\nunix_sock_group = "root"\n' >/run/libvirtd.conf
 # In a network of its own: libvirtd looks after the bridges and firewall of the machine that it runs on.
 unshare --net libvirtd --config /run/libvirtd.conf >"$dir/libvirtd.log" 2>&1 &
 "$(command -v sshd)" -D -e -f /run/sshd_config >"$dir/sshd.log" 2>&1 &
+sshd=$!
 for _ in $(seq 200); do
+    # Another server may have the port.
+    kill -0 "$sshd" || break
     if [ -S /run/libvirt/libvirt-sock ] && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
         echo ready
         break

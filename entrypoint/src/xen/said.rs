@@ -105,7 +105,11 @@ pub fn by_nbdkit(text: &str, url: &XenUrl, path: &str) -> Failure {
 /// is one of the source: a connection that broke and came back is no reason for a full volume.
 pub fn explain(failure: Failure, evidence: &Evidence, copied: bool) -> Failure {
     let unsure = [Class::Conversion, Class::Inspection, Class::Io, Class::Network];
-    if !unsure.contains(&failure.class) || copied && !failure.message.contains("the source ") {
+    // nbdkit cannot open the disk again, so it has no such export.
+    let refused = failure.message.contains("the NBD server refused");
+    if !(refused || unsure.contains(&failure.class))
+        || copied && !failure.message.contains("the source ")
+    {
         return failure;
     }
     let telling = [Class::Network, Class::Auth, Class::Trust, Class::NotFound];

@@ -96,8 +96,10 @@ fn explained(failure: &Failure, lines: &str, copied: bool) -> Failure {
 #[test]
 fn a_host_that_goes_away_is_a_failure_of_the_network() {
     let read = "copying disk 0: the source nbd+unix:///?socket=/t/in0: the NBD server failed to read 1048576 bytes at 0: Input/output error";
+    let refused = "copying disk 0: the source nbd:/t/in0/: the NBD server refused the export \"\": it has no such export (failed to connect to remote host: 127.0.0.1: Connection refused)";
     for (failure, copied) in [
         (Failure::new(Class::Io, read), true),
+        (Failure::new(Class::NotFound, refused), true),
         (Failure::new(Class::Conversion, "virt-v2v failed: exit status 1"), false),
     ] {
         let why = explained(&failure, LOST, copied);

@@ -71,6 +71,13 @@ impl XenHost {
         said.split(' ').nth(1).unwrap().to_owned()
     }
 
+    /// Goes away, connections and all.
+    pub fn stop(&mut self) {
+        // SIGKILL: all that runs in its namespaces ends with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     fn said(&self) -> String {
         let logs = ["host.log", "sshd.log", "libvirtd.log"].map(|log| self.file(log));
         logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default()).collect()
@@ -79,9 +86,7 @@ impl XenHost {
 
 impl Drop for XenHost {
     fn drop(&mut self) {
-        // All that runs in its namespaces ends with it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -95,6 +100,7 @@ fn domains() -> String {
     };
     let vms = [
         ("web", 5, file("boot.img", "raw", "hda") + &file("data.img", "raw", "hdb")),
+        ("data", 5, file("data.img", "raw", "hda")),
         ("running", 1, file("boot.img", "raw", "hda")),
         ("gone", 5, file("boot.img", "raw", "hda") + &file("deleted.img", "raw", "hdb")),
         ("empty", 5, file("empty.img", "raw", "hda") + &file("data.img", "raw", "hdb")),

@@ -2,12 +2,16 @@
 //! virt-v2v and nbdkit are the real ones; what libvirtd knows comes from its test driver, since there is no hypervisor.
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::lab::{lab, turn};
 use v2v_pod_tests::e2e::pod::{INSPECTING, LONG, Request, SHORT};
 use v2v_pod_tests::e2e::vcenter::described;
-use v2v_pod_tests::e2e::volume::{MIB, files_with, leftovers, same_bytes};
+use v2v_pod_tests::e2e::volume::{MIB, files_with, leftovers, must, same_bytes};
 use v2v_pod_tests::e2e::watch::Watch;
 use v2v_pod_tests::e2e::xen::{PASSWORD, Place};
 
@@ -63,7 +67,7 @@ fn accepted(request: Request) -> String {
         if ["trust", "source", "secrets"].contains(&check) {
             let good = finding["verdict"] != "problem";
             pod.check(good, format_args!("no problem with {check}: {finding}"));
-            about += &format!("{check} {}: {}\n", finding["verdict"], finding["message"]);
+            writeln!(about, "{check} {}: {}", finding["verdict"], finding["message"]).unwrap();
         }
     }
     pod.check(about.contains("2 disk(s) of web"), format_args!("the disks were opened: {about}"));
@@ -171,4 +175,53 @@ fn convert_takes_key_and_host_key_from_flags() {
     pod.ends_with(31, SHORT);
     let left = fs::read_dir(place.scratch.path("disk0")).unwrap().count();
     pod.check(left == 0, format_args!("nothing is written, but {left} files"));
+}
+
+/// Plays virt-v2v with the real nbdkit and its ssh plugin, called as virt-v2v 2.6 calls it, so that the fault meets the
+/// copy alone.
+const COPY_ONLY: &str = r#"#!/bin/bash
+case "$*" in --machine-readable) echo virt-v2v; echo output:local; exit 0;; --help) exit 0;; esac
+while [ $# -gt 1 ]; do case $1 in -os) os=$2;; -on) name=$2;; -ic) url=$2;; esac; shift; done
+port=$(sed 's|.*127.0.0.1:\([0-9]*\)/.*|\1|' <<<"$url")
+dir=$(mktemp -d "$TMPDIR/v2v.XXXXXX")
+trap 'kill $(cat "$dir"/*.pid) 2>/dev/null' EXIT
+truncate -s 64M "$os/$name-sda"
+nbdkit -P "$dir/in.pid" -f -v -U "$dir/in0" -r --filter=cow --filter=retry ssh host=127.0.0.1 path=/var/lib/libvirt/images/data.img \
+    port="$port" user=root retries=1 retry-delay=1 &
+nbdkit -P "$dir/out.pid" -U "$dir/out0" file "$os/$name-sda"
+until [ -S "$dir/in0" ] && [ -S "$dir/out0" ]; do sleep 0.05; done
+echo '[   1.0] Copying disk 1/1'
+nbdcopy "nbd+unix:///?socket=$dir/in0" "nbd+unix:///?socket=$dir/out0" --requests=64 --flush --progress || exit 1
+"#;
+
+#[test]
+fn a_host_that_goes_away_in_a_copy_is_a_failure_of_the_network() {
+    let (_lab, _turn) = (lab(), turn());
+    let mut place = Place::new();
+    place.give("key", &fs::read_to_string(place.host.file("id")).unwrap());
+    let bin = place.scratch.folder("bin");
+    fs::write(bin.join("virt-v2v"), COPY_ONLY).unwrap();
+    must(Command::new("chmod").arg("755").arg(bin.join("virt-v2v")));
+    let out = place.scratch.path("disk0");
+    let mut pod = Request::new(&place.scratch.path("work"))
+        .mount_read_only(&place.scratch.path("secrets"), "/etc/secret")
+        .mount_read_only(&bin, "/lab/bin")
+        .mount(&out, "/out")
+        .env("PATH", "/lab/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .command(&["convert", "--log-format", "json", "--verbose", "-i", "libvirt"])
+        .command(&["-ic", &place.host.url(), "data", "--to", "/out", "--rate", "4MiB/s"])
+        .command(&["--identity", "/etc/secret/key", "--known-hosts", "/etc/secret/known_hosts"])
+        .start();
+    pod.until_log("\"copying\"", SHORT);
+    let begin = Instant::now();
+    let arrived = || fs::metadata(out.join("data-sda")).map_or(0, |m| m.blocks() * 512);
+    while arrived() < 4 * MIB && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    place.host.stop();
+    pod.ends_with(23, SHORT);
+    let log = pod.log().to_owned();
+    let is_why = |l: &str| l.contains("Connection refused") || l.contains("Socket error");
+    let told = log.lines().any(|l| l.contains("\"level\":\"ERROR\"") && is_why(l));
+    pod.check(told, "the reason is what nbdkit said of the connection");
 }
