@@ -223,6 +223,9 @@ pub struct ConvertArgs {
     /// Private key for a Xen host
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+    /// Also the SHA-1 algorithms of an old Xen host's sshd
+    #[arg(long)]
+    pub ssh_legacy: bool,
     /// New starts of virt-v2v after a failure of the source that may pass
     #[arg(long, default_value_t = SOURCE_RETRIES, value_name = "NUMBER")]
     pub source_retries: u32,

@@ -145,6 +145,7 @@ pub const SETTINGS: &[Setting] = &[
         "trust",
         "ours: auto (default), ca, thumbprint or insecure, for vSphere and xen",
     ),
+    boolean("V2V_sshLegacy", "ssh-legacy", "ours: xen: also the SHA-1 algorithms of old hosts"),
     text(
         "V2V_sourceRetries",
         "source-retries",

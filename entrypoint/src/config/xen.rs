@@ -1,7 +1,7 @@
 //! The settings of a Xen source. Touches no file.
 
 use super::ConfigError;
-use super::settings::Values;
+use super::settings::{Values, parse_bool};
 use crate::trust::Fingerprint;
 use crate::vsphere::access::TrustMode;
 use clap::ValueEnum;
@@ -15,10 +15,12 @@ pub struct Xen {
     pub fingerprint: Option<Fingerprint>,
     /// How the host proves itself.
     pub trust: TrustMode,
+    /// Algorithms of old hosts are allowed.
+    pub legacy: bool,
 }
 
 impl Xen {
-    /// From `V2V_libvirtURL`, `V2V_fingerprint` and `V2V_trust`; `V2V_vmName` must be there.
+    /// From `V2V_libvirtURL`, `V2V_fingerprint`, `V2V_trust` and `V2V_sshLegacy`; `V2V_vmName` must be there.
     pub fn read(values: &Values) -> Result<Self, ConfigError> {
         let required = |variable| {
             values.get(variable).ok_or(ConfigError::Missing { variable, source_kind: "xen" })
@@ -35,7 +37,14 @@ impl Xen {
                 allowed: "auto, ca, thumbprint or insecure",
             })
         })?;
-        Ok(Self { url, fingerprint, trust })
+        let legacy = values.get("V2V_sshLegacy").map_or(Ok(false), |text| {
+            parse_bool(text).ok_or_else(|| ConfigError::BadValue {
+                variable: "V2V_sshLegacy",
+                value: text.to_owned(),
+                allowed: "true or false",
+            })
+        })?;
+        Ok(Self { url, fingerprint, trust, legacy })
     }
 }
 
@@ -59,7 +68,13 @@ mod tests {
         let xen = read(&[URL, VM, ("V2V_fingerprint", pin), ("V2V_trust", "insecure")]).unwrap();
         assert_eq!(xen.trust, TrustMode::Insecure);
         assert_eq!(xen.fingerprint, Some(Fingerprint::of_sha256(b"abc")));
-        assert_eq!(read(&[URL, VM]).unwrap().trust, TrustMode::Auto);
+        let plain = read(&[URL, VM]).unwrap();
+        assert!(plain.trust == TrustMode::Auto && !plain.legacy);
+        assert!(read(&[URL, VM, ("V2V_sshLegacy", "1")]).unwrap().legacy);
+        assert!(matches!(
+            read(&[URL, VM, ("V2V_sshLegacy", "yes")]),
+            Err(ConfigError::BadValue { .. })
+        ));
         assert!(matches!(read(&[VM]), Err(ConfigError::Missing { .. })));
         assert!(matches!(read(&[URL]), Err(ConfigError::Missing { .. })));
         assert!(matches!(

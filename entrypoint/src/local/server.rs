@@ -89,6 +89,7 @@ async fn on_xen(
         known_hosts: args.known_hosts.clone(),
         identity: args.identity.clone(),
         password: args.password_file.clone(),
+        legacy: args.ssh_legacy,
     };
     let guest = xen::check::check(&given, toolbox, tmp, report).await?;
     let access = Access {

@@ -31,6 +31,7 @@ pub(super) async fn check(
         known_hosts: secrets.known_hosts,
         identity: secrets.identity,
         password: secrets.password,
+        legacy: xen.legacy,
     };
     let guest = check::check(&given, toolbox, dirs.run, report).await?;
     let volumes = volumes?;

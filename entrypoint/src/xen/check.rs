@@ -41,6 +41,8 @@ pub struct Given {
     pub identity: Option<PathBuf>,
     /// File with the password.
     pub password: Option<PathBuf>,
+    /// Algorithms of old hosts are allowed.
+    pub legacy: bool,
 }
 
 /// A guest that can be read.
@@ -71,13 +73,15 @@ pub async fn check(
         .ok()?;
     let rule = Rule::of(given.mode, url.unverified, given.pin, given.known_hosts.as_deref());
     let rule = rule.map_err(|failure| report.problem("trust", failure)).ok()?;
-    let known = known_hosts(&rule, &url, toolbox).await;
+    let host = Host { url: &url, legacy: given.legacy, toolbox, dir: run_dir };
+    let known = known_hosts(&rule, &host).await;
     let (known_hosts, warnings) = known.map_err(|failure| report.problem("trust", failure)).ok()?;
     login?;
     let login = Login {
         known_hosts: &known_hosts,
         identity: given.identity.as_deref(),
         password: given.password.as_deref(),
+        legacy: given.legacy,
     };
     if let Err(failure) = login.install(&config::folder(run_dir), toolbox) {
         report.problem("source", failure);
@@ -168,11 +172,8 @@ async fn check_key(toolbox: &Toolbox, file: &Path) -> Result<(), Failure> {
 }
 
 /// Text of the `known_hosts` file for the tools, and what to warn of.
-async fn known_hosts(
-    rule: &Rule,
-    url: &XenUrl,
-    toolbox: &Toolbox,
-) -> Result<(String, Vec<String>), Failure> {
+async fn known_hosts(rule: &Rule, host: &Host<'_>) -> Result<(String, Vec<String>), Failure> {
+    let Host { url, toolbox, .. } = *host;
     match rule {
         Rule::KnownHosts(file) => Ok((read_known_hosts(file)?, Vec::new())),
         Rule::Pin(pin, file) => {
@@ -180,12 +181,12 @@ async fn known_hosts(
                 Some(file) => Some(keys_in(file, url, toolbox).await?),
                 None => None,
             };
-            let presented = patiently(async || scan(url, toolbox).await).await?;
+            let presented = patiently(async || host.presented().await).await?;
             let right = host_key::pinned(url, presented, *pin, in_file.as_deref())?;
             Ok((host_key::known_hosts(url, &right), Vec::new()))
         }
         Rule::Insecure => {
-            let presented = patiently(async || scan(url, toolbox).await).await?;
+            let presented = patiently(async || host.presented().await).await?;
             let warning = format!(
                 "the host key of {} was not verified, since that was asked for; it presents {}",
                 url.known_name(),
@@ -212,21 +213,68 @@ async fn keys_in(file: &Path, url: &XenUrl, toolbox: &Toolbox) -> Result<Vec<Hos
     Ok(host_key::keys(&text))
 }
 
-async fn scan(url: &XenUrl, toolbox: &Toolbox) -> Result<Vec<HostKey>, Failure> {
-    let port = url.port.to_string();
-    let arguments = ["-T", "15", "-p", &port, "--", &url.host];
-    let asked = toolbox.ask("ssh-keyscan", &arguments, LIMIT).await;
-    let (_, text) = asked.ok_or_else(|| tool_run::missing("ssh-keyscan"))?;
-    let keys = host_key::keys(&text);
-    if keys.is_empty() {
-        let why = text.lines().find(|l| !l.starts_with('#')).map_or_else(
-            || ": it refuses connections, or is silent".to_owned(),
-            |line| format!(": {line}"),
-        );
-        let message = format!("no SSH server answers at {}{why}", url.known_name());
-        return Err(Failure::new(Class::Network, message).may_pass());
+/// A host that is asked for its keys.
+struct Host<'a> {
+    url: &'a XenUrl,
+    legacy: bool,
+    toolbox: &'a Toolbox,
+    dir: &'a Path,
+}
+
+impl Host<'_> {
+    /// The keys that it presents, at least one.
+    async fn presented(&self) -> Result<Vec<HostKey>, Failure> {
+        let text = if self.legacy { self.told_ssh().await? } else { self.scanned().await? };
+        let keys = host_key::keys(&text);
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
+        let why = text.lines().find(|l| !l.starts_with('#')).unwrap_or_default();
+        if let Some(failure) = said::no_algorithm(why, self.url) {
+            return Err(failure);
+        }
+        let why = if why.is_empty() { "it refuses connections, or is silent" } else { why };
+        let message = format!("no SSH server answers at {}: {why}", self.url.known_name());
+        Err(Failure::new(Class::Network, message).may_pass())
     }
-    Ok(keys)
+
+    async fn scanned(&self) -> Result<String, Failure> {
+        let port = self.url.port.to_string();
+        let arguments = ["-T", "15", "-p", &port, "--", &self.url.host];
+        let asked = self.toolbox.ask("ssh-keyscan", &arguments, LIMIT).await;
+        asked.map(|(_, text)| text).ok_or_else(|| tool_run::missing("ssh-keyscan"))
+    }
+
+    /// ssh-keyscan cannot be told algorithms. ssh can, and notes the key of a host before it logs in, which it does not get
+    /// to do here.
+    async fn told_ssh(&self) -> Result<String, Failure> {
+        let file = self.dir.join("presented");
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("cannot remove {}: {e}", file.display());
+                return Err(Failure::new(Class::Config, message));
+            }
+            _ => {}
+        }
+        let note = format!("UserKnownHostsFile \"{}\"", file.display());
+        let options = [
+            "StrictHostKeyChecking accept-new",
+            "GlobalKnownHostsFile /dev/null",
+            "HashKnownHosts no",
+            "PreferredAuthentications none",
+            "BatchMode yes",
+            "ConnectTimeout 15",
+            "LogLevel ERROR",
+            &note,
+        ];
+        let mut arguments = vec!["-F", "/dev/null"];
+        arguments.extend(options.iter().chain(&config::LEGACY).flat_map(|o| ["-o", o]));
+        let port = self.url.port.to_string();
+        arguments.extend(["-p", &port, "-l", &self.url.user, "--", &self.url.host, "true"]);
+        let asked = self.toolbox.ask("ssh", &arguments, LIMIT).await;
+        let (_, text) = asked.ok_or_else(|| tool_run::missing("ssh"))?;
+        Ok(std::fs::read_to_string(&file).unwrap_or(text))
+    }
 }
 
 async fn read_domain(toolbox: &Toolbox, url: &XenUrl, vm: &str) -> Result<String, Failure> {
@@ -244,11 +292,23 @@ async fn read_domain(toolbox: &Toolbox, url: &XenUrl, vm: &str) -> Result<String
         return Err(Failure::new(Class::Network, message).may_pass());
     };
     if !status.success() {
-        return Err(said::by_virsh(&text, url, vm));
+        let failure = said::by_virsh(&text, url, vm);
+        let other = failure.class == Class::Network && !failure.message.contains("ssh: ");
+        return Err(if other { negotiate(toolbox, url).await.unwrap_or(failure) } else { failure });
     }
     // Warnings may stand before the document.
     let start = text.find('<').unwrap_or(0);
     Ok(text[start..].to_owned())
+}
+
+/// Whether ssh found no algorithm. It says so only when it also repeats the host's banner, which libvirt must not get: it
+/// keeps no more than the first kilobyte of what ssh says.
+async fn negotiate(toolbox: &Toolbox, url: &XenUrl) -> Option<Failure> {
+    let port = url.port.to_string();
+    let arguments =
+        ["-o", "LogLevel=INFO", "-T", "-p", &port, "-l", &url.user, "--", &url.host, "true"];
+    let (_, text) = toolbox.ask("ssh", &arguments, LIMIT).await?;
+    said::no_algorithm(&text, url)
 }
 
 /// Opens a disk as virt-v2v will.

@@ -18,7 +18,18 @@ pub struct Login<'a> {
     pub identity: Option<&'a Path>,
     /// File with the password.
     pub password: Option<&'a Path>,
+    /// Algorithms of old hosts are allowed.
+    pub legacy: bool,
 }
+
+/// What an sshd of 2007 has (OpenSSH 4.3), and today's clients offer only when told to.
+pub const LEGACY: [&str; 4] = [
+    "HostKeyAlgorithms +ssh-rsa",
+    "PubkeyAcceptedAlgorithms +ssh-rsa",
+    // libssh has left this one out, too.
+    "MACs +hmac-sha1",
+    "KexAlgorithms +diffie-hellman-group-exchange-sha1,diffie-hellman-group14-sha1,diffie-hellman-group1-sha1",
+];
 
 impl Login<'_> {
     /// Sets it all up; whoever starts ssh or nbdkit through the toolbox then uses it.
@@ -51,8 +62,12 @@ impl Login<'_> {
         };
         let (ssh, libssh) = (folder.join("ssh_config"), folder.join("libssh_config"));
         let password = self.password.is_some();
-        shim::write_private(&ssh, openssh(&known_hosts, identity.as_deref(), password).as_bytes())?;
-        shim::write_private(&libssh, for_libssh(identity.is_some()).as_bytes())?;
+        let legacy =
+            if self.legacy { LEGACY.map(|l| format!("  {l}\n")).concat() } else { String::new() };
+        let text = openssh(&known_hosts, identity.as_deref(), password) + &legacy;
+        shim::write_private(&ssh, text.as_bytes())?;
+        let text = for_libssh(identity.is_some()) + &legacy;
+        shim::write_private(&libssh, text.as_bytes())?;
         let settings =
             SshSettings { config: ssh, password_file: self.password.map(Path::to_owned) };
         settings.write(folder)?;
@@ -145,8 +160,12 @@ mod tests {
         let (key, password) = (base.path().join("key"), base.path().join("secretKey"));
         std::fs::write(&key, "-----BEGIN KEY-----").unwrap();
         std::fs::write(&password, "hunter2\n").unwrap();
-        let login =
-            Login { known_hosts: "h k b\n", identity: Some(&key), password: Some(&password) };
+        let login = Login {
+            known_hosts: "h k b\n",
+            identity: Some(&key),
+            password: Some(&password),
+            legacy: true,
+        };
         let folder = folder(run.path());
         login.install(&folder, &mut toolbox).unwrap();
         login.install(&folder, &mut toolbox).unwrap();
@@ -167,6 +186,7 @@ mod tests {
         assert!(
             config.contains("PreferredAuthentications publickey,password,keyboard-interactive")
         );
+        assert!(config.contains("  HostKeyAlgorithms +ssh-rsa\n"));
         assert!(config.contains("BatchMode no") && config.contains("StrictHostKeyChecking yes"));
     }
 

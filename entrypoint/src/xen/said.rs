@@ -25,6 +25,9 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
             "a host that was installed anew has new keys, and a wrong key can mean that somebody stands in between: compare it at the host's console, then correct known_hosts",
         );
     }
+    if let Some(failure) = no_algorithm(text, url) {
+        return failure;
+    }
     if has(&["permission denied"]) {
         let methods = text.split_once("ermission denied (").and_then(|(_, t)| t.split_once(')'));
         let methods = methods.map_or_else(String::new, |(m, _)| format!(" (it offers {m})"));
@@ -66,12 +69,26 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
     }
 }
 
+/// The failure for a host so old, or so strict, that both sides know no algorithm in common.
+pub fn no_algorithm(text: &str, url: &XenUrl) -> Option<Failure> {
+    let at = text.find("no matching ").or_else(|| text.find("no match for method"))?;
+    let why = text[at..].lines().next().unwrap_or_default().trim();
+    let message =
+        format!("ssh and the sshd of {} have no algorithm in common: {why}", url.known_name());
+    Some(Failure::new(Class::Config, message).advise(
+        "for an old host set V2V_sshLegacy=true (--ssh-legacy): it also allows algorithms with SHA-1, which are weak",
+    ))
+}
+
 /// Why nbdkit's ssh plugin could not open a disk.
 pub fn by_nbdkit(text: &str, url: &XenUrl, path: &str) -> Failure {
     let host = url.known_name();
     let error = text.lines().find_map(|l| l.strip_prefix("nbdkit: ")?.split_once("error: "));
     let why = error.map_or("it gave no reason", |(_, why)| why.trim());
     let lower = why.to_lowercase();
+    if let Some(failure) = no_algorithm(why, url) {
+        return failure;
+    }
     if lower.contains("no such file") {
         let message = format!("the disk {path} is not on {host}");
         return Failure::new(Class::NotFound, message)

@@ -44,6 +44,22 @@ fn what_virsh_says_of_ssh() {
     assert!(by_virsh(&format!("error: {refused}"), &url(), "web").passing);
 }
 
+#[test]
+fn old_algorithms_are_named() {
+    let texts = [
+        "Unable to negotiate with 127.0.0.1 port 18998: no matching key exchange method found. Their offer: diffie-hellman-group14-sha1,diffie-hellman-group1-sha1",
+        "no match for method mac algo client->server: server [hmac-sha1], client [hmac-sha2-256]",
+    ];
+    for text in texts {
+        let failure = no_algorithm(text, &url()).unwrap();
+        assert!(failure.class == Class::Config && failure.message.contains("sha1"), "{failure}");
+        assert!(failure.advice.contains("V2V_sshLegacy"));
+    }
+    assert_eq!(no_algorithm("Connection refused", &url()), None);
+    let plugin = format!("failed to connect to remote host: h: {}", texts[1]);
+    nbdkit(&plugin, Class::Config, "no algorithm in common");
+}
+
 fn nbdkit(text: &str, class: Class, part: &str) {
     let text = format!(
         "nbdkit: ssh[1]: error: {text}\nnbdinfo: nbd_connect_uri: handshake: server has no export named '': No such file or directory\n"

@@ -14,6 +14,8 @@ pub const PASSWORD: &str = "xen lab p4ss word";
 /// Where the host has its disks.
 const IMAGES: &str = "/var/lib/libvirt/images";
 
+const OLD: &str = "KexAlgorithms diffie-hellman-group14-sha1,diffie-hellman-group1-sha1;HostKeyAlgorithms ssh-rsa;MACs hmac-sha1;Ciphers aes128-ctr";
+
 /// A running host; gone when dropped.
 #[derive(Debug)]
 pub struct XenHost {
@@ -25,9 +27,14 @@ pub struct XenHost {
 
 impl XenHost {
     /// Its VMs: `web` with the lab's guest, and some that cannot be read.
-    pub fn start(scratch: &Scratch) -> Self {
+    /// `old` is its sshd when it offers only what one of 2007 has.
+    pub fn start(scratch: &Scratch, old: bool) -> Self {
         let dir = scratch.path("xen");
         fs::create_dir_all(dir.join("images")).unwrap();
+        if old {
+            let key = dir.join("host_key");
+            must(Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-N", "", "-f"]).arg(key));
+        }
         for disk in ["boot.img", "data.img"] {
             let image = lab().guest.join(disk);
             // The guest is only read; another file system cannot have a link.
@@ -44,6 +51,7 @@ impl XenHost {
         let mut child = Command::new(root().join("tests/lab/xen-host.sh"))
             .arg(&dir)
             .arg(port.to_string())
+            .env("XEN_SSHD_OPTIONS", if old { OLD } else { "" })
             .stdout(Stdio::piped())
             .stderr(File::create(dir.join("host.log")).unwrap())
             .spawn()
@@ -130,8 +138,17 @@ pub struct Place {
 impl Place {
     /// The secret has the password and the host's key.
     pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// The same with an old host.
+    pub fn old() -> Self {
+        Self::with(true)
+    }
+
+    fn with(old: bool) -> Self {
         let scratch = Scratch::new();
-        let host = XenHost::start(&scratch);
+        let host = XenHost::start(&scratch, old);
         for name in ["secrets", "work", "disk0", "disk1"] {
             scratch.folder(name);
         }

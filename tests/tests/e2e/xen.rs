@@ -177,6 +177,20 @@ fn convert_takes_key_and_host_key_from_flags() {
     pod.check(left == 0, format_args!("nothing is written, but {left} files"));
 }
 
+#[test]
+fn an_old_host_is_read_when_its_algorithms_are_allowed() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::old();
+    let mut pod = place.failing().start();
+    let message = pod.fails_with(64, "config", SHORT);
+    pod.check(message.contains("diffie-hellman-group14-sha1"), format_args!("{message}"));
+    place.untouched(&mut pod);
+    accepted(place.failing().env("V2V_sshLegacy", "true"));
+    place.take("known_hosts");
+    let pin = place.host.fingerprint("host_key.pub");
+    accepted(place.failing().envs(&[("V2V_sshLegacy", "true"), ("V2V_fingerprint", &pin)]));
+}
+
 /// Plays virt-v2v with the real nbdkit and its ssh plugin, called as virt-v2v 2.6 calls it, so that the fault meets the
 /// copy alone.
 const COPY_ONLY: &str = r#"#!/bin/bash
