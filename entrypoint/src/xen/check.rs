@@ -3,7 +3,8 @@
 
 use super::config::{self, Login};
 use super::domain;
-use super::host_key::{self, HOW, HostKey, Rule};
+use super::host::Host;
+use super::host_key::{HOW, Rule};
 use super::said;
 use super::url::XenUrl;
 use crate::failure::{Class, Failure};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// ssh gives up on a silent host after 20 s.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// A pod's network may take a moment to come up.
 const WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 const SIZE: &str = r#"nbdinfo --size "$uri""#;
@@ -67,14 +68,14 @@ pub async fn check(
     run_dir: &Path,
     report: &mut Report,
 ) -> Option<Guest> {
-    let login = check_login(given, toolbox, report).await;
+    let login = check_login(given, toolbox, run_dir, report).await;
     let url = XenUrl::parse(&given.url, given.user.as_deref())
         .map_err(|failure| report.problem("source", failure))
         .ok()?;
     let rule = Rule::of(given.mode, url.unverified, given.pin, given.known_hosts.as_deref());
     let rule = rule.map_err(|failure| report.problem("trust", failure)).ok()?;
     let host = Host { url: &url, legacy: given.legacy, toolbox, dir: run_dir };
-    let known = known_hosts(&rule, &host).await;
+    let known = host.known_hosts(&rule).await;
     let (known_hosts, warnings) = known.map_err(|failure| report.problem("trust", failure)).ok()?;
     login?;
     let login = Login {
@@ -118,13 +119,18 @@ pub async fn check(
 }
 
 /// Whether there is something to log in with, and it can be used.
-async fn check_login(given: &Given, toolbox: &Toolbox, report: &mut Report) -> Option<()> {
+async fn check_login(
+    given: &Given,
+    toolbox: &Toolbox,
+    run_dir: &Path,
+    report: &mut Report,
+) -> Option<()> {
     let before = report.problems().count();
     if let Some(file) = &given.password {
         preflight::check_secret(report, file, "password");
     }
     if let Some(file) = &given.identity {
-        match check_key(toolbox, file).await {
+        match check_key(toolbox, file, run_dir).await {
             Ok(()) => report.ok("secrets", format!("{} is a private key", file.display())),
             Err(failure) => report.problem("secrets", failure),
         }
@@ -142,7 +148,7 @@ async fn check_login(given: &Given, toolbox: &Toolbox, report: &mut Report) -> O
 }
 
 /// By ssh-keygen: it must give the public part without a passphrase.
-async fn check_key(toolbox: &Toolbox, file: &Path) -> Result<(), Failure> {
+async fn check_key(toolbox: &Toolbox, file: &Path, run_dir: &Path) -> Result<(), Failure> {
     let shown = file.display();
     let wrong = |what: &str| {
         Failure::new(Class::Config, format!("{shown} (private key): {what}")).advise(
@@ -151,7 +157,7 @@ async fn check_key(toolbox: &Toolbox, file: &Path) -> Result<(), Failure> {
     };
     let key = std::fs::read(file).map_err(|e| wrong(&e.to_string()))?;
     // ssh-keygen refuses a key that others may read, which a secret's file is.
-    let copy = tempfile::NamedTempFile::new().and_then(|mut copy| {
+    let copy = tempfile::NamedTempFile::new_in(run_dir).and_then(|mut copy| {
         use std::io::Write;
         copy.write_all(key.trim_ascii_end())?;
         copy.write_all(b"\n")?;
@@ -168,112 +174,6 @@ async fn check_key(toolbox: &Toolbox, file: &Path) -> Result<(), Failure> {
             let last = text.lines().last().unwrap_or_default().replace(&name, "it");
             Err(wrong(&format!("it is no key that ssh can use ({last})")))
         }
-    }
-}
-
-/// Text of the `known_hosts` file for the tools, and what to warn of.
-async fn known_hosts(rule: &Rule, host: &Host<'_>) -> Result<(String, Vec<String>), Failure> {
-    let Host { url, toolbox, .. } = *host;
-    match rule {
-        Rule::KnownHosts(file) => Ok((read_known_hosts(file)?, Vec::new())),
-        Rule::Pin(pin, file) => {
-            let in_file = match file {
-                Some(file) => Some(keys_in(file, url, toolbox).await?),
-                None => None,
-            };
-            let presented = patiently(async || host.presented().await).await?;
-            let right = host_key::pinned(url, presented, *pin, in_file.as_deref())?;
-            Ok((host_key::known_hosts(url, &right), Vec::new()))
-        }
-        Rule::Insecure => {
-            let presented = patiently(async || host.presented().await).await?;
-            let warning = format!(
-                "the host key of {} was not verified, since that was asked for; it presents {}",
-                url.known_name(),
-                host_key::shown(&presented)
-            );
-            Ok((host_key::known_hosts(url, &presented), vec![warning]))
-        }
-    }
-}
-
-fn read_known_hosts(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|e| {
-        let message = format!("{} (known_hosts): {e}", file.display());
-        Failure::new(Class::Config, message).advise(HOW)
-    })
-}
-
-/// ssh-keygen finds hashed names and patterns as well.
-async fn keys_in(file: &Path, url: &XenUrl, toolbox: &Toolbox) -> Result<Vec<HostKey>, Failure> {
-    read_known_hosts(file)?;
-    let file = file.to_string_lossy();
-    let asked = toolbox.ask("ssh-keygen", &["-F", &url.known_name(), "-f", &file], LIMIT).await;
-    let (_, text) = asked.ok_or_else(|| tool_run::missing("ssh-keygen"))?;
-    Ok(host_key::keys(&text))
-}
-
-/// A host that is asked for its keys.
-struct Host<'a> {
-    url: &'a XenUrl,
-    legacy: bool,
-    toolbox: &'a Toolbox,
-    dir: &'a Path,
-}
-
-impl Host<'_> {
-    /// The keys that it presents, at least one.
-    async fn presented(&self) -> Result<Vec<HostKey>, Failure> {
-        let text = if self.legacy { self.told_ssh().await? } else { self.scanned().await? };
-        let keys = host_key::keys(&text);
-        if !keys.is_empty() {
-            return Ok(keys);
-        }
-        let why = text.lines().find(|l| !l.starts_with('#')).unwrap_or_default();
-        if let Some(failure) = said::no_algorithm(why, self.url) {
-            return Err(failure);
-        }
-        let why = if why.is_empty() { "it refuses connections, or is silent" } else { why };
-        let message = format!("no SSH server answers at {}: {why}", self.url.known_name());
-        Err(Failure::new(Class::Network, message).may_pass())
-    }
-
-    async fn scanned(&self) -> Result<String, Failure> {
-        let port = self.url.port.to_string();
-        let arguments = ["-T", "15", "-p", &port, "--", &self.url.host];
-        let asked = self.toolbox.ask("ssh-keyscan", &arguments, LIMIT).await;
-        asked.map(|(_, text)| text).ok_or_else(|| tool_run::missing("ssh-keyscan"))
-    }
-
-    /// ssh-keyscan cannot be told algorithms. ssh can, and notes the key of a host before it logs in, which it does not get
-    /// to do here.
-    async fn told_ssh(&self) -> Result<String, Failure> {
-        let file = self.dir.join("presented");
-        match std::fs::remove_file(&file) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                let message = format!("cannot remove {}: {e}", file.display());
-                return Err(Failure::new(Class::Config, message));
-            }
-            _ => {}
-        }
-        let note = format!("UserKnownHostsFile \"{}\"", file.display());
-        let options = [
-            "StrictHostKeyChecking accept-new",
-            "GlobalKnownHostsFile /dev/null",
-            "HashKnownHosts no",
-            "PreferredAuthentications none",
-            "BatchMode yes",
-            "ConnectTimeout 15",
-            "LogLevel ERROR",
-            &note,
-        ];
-        let mut arguments = vec!["-F", "/dev/null"];
-        arguments.extend(options.iter().chain(&config::LEGACY).flat_map(|o| ["-o", o]));
-        let port = self.url.port.to_string();
-        arguments.extend(["-p", &port, "-l", &self.url.user, "--", &self.url.host, "true"]);
-        let asked = self.toolbox.ask("ssh", &arguments, LIMIT).await;
-        let (_, text) = asked.ok_or_else(|| tool_run::missing("ssh"))?;
-        Ok(std::fs::read_to_string(&file).unwrap_or(text))
     }
 }
 
@@ -359,7 +259,9 @@ async fn measure(
 }
 
 /// What is only unreachable is tried again: for a short time, since a person may be waiting.
-async fn patiently<T>(mut once: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) async fn patiently<T>(
+    mut once: impl AsyncFnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     for wait in WAITS {
         match once().await {
             Err(failure) if failure.class == Class::Network => {

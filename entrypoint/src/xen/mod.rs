@@ -3,12 +3,14 @@
 //! in ways of their own; here they get one and the same, checked before anything is written.
 //!
 //! [`url`] and [`host_key`], [`domain`] and [`said`] are pure; [`config`] writes what the tools read; [`front`] is v2v-pod
-//! under the names `ssh` and `ssh-askpass`; [`check`] does the preflight.
+//! under the names `ssh` and `ssh-askpass`; [`host`] asks for
+//! host keys, [`check`] does the preflight.
 
 pub mod check;
 pub mod config;
 pub mod domain;
 pub mod front;
+pub mod host;
 pub mod host_key;
 pub mod said;
 pub mod secrets;

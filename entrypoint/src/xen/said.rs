@@ -5,6 +5,10 @@ use super::url::XenUrl;
 use crate::classify::Evidence;
 use crate::failure::{Class, Failure};
 
+/// For a host that does not answer.
+pub const REACH: &str =
+    "check that the pod can reach the host's SSH port (name resolution, firewall) and start again";
+
 const LOGIN: &str = "check the user in the URL, and the password (secretKey, --password-file) or the key (ssh-privatekey, --identity) in the secret; sshd there must allow that user to log in like this (PermitRootLogin, PasswordAuthentication)";
 
 /// Why virsh, over libvirt's ssh, did not give the domain.
@@ -62,9 +66,7 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
     let why = why.trim_start_matches("Cannot recv data: ");
     let message = format!("cannot read the VM {vm} from {host}: {why}");
     match failure.class {
-        Class::Network => Failure::new(Class::Network, message).may_pass().advise(
-            "check that the pod can reach the host's SSH port (name resolution, firewall) and start again",
-        ),
+        Class::Network => Failure::new(Class::Network, message).may_pass().advise(REACH),
         class => Failure { message, ..Failure::new(class, String::new()) },
     }
 }
@@ -112,7 +114,7 @@ pub fn by_nbdkit(text: &str, url: &XenUrl, path: &str) -> Failure {
     let message = format!("the disk {path} on {host} cannot be opened: {why}");
     let network = ["connect", "socket", "timeout", "timed out", "kex", "disconnected", "closed"];
     if network.iter().any(|w| lower.contains(w)) {
-        return Failure::new(Class::Network, message).may_pass();
+        return Failure::new(Class::Network, message).may_pass().advise(REACH);
     }
     Failure::new(Class::Io, message)
         .advise("log in there with sftp and read the file: sshd must have its sftp subsystem")
