@@ -103,4 +103,17 @@ apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || {
     tail -20 "$log" >&2
     die "apt-get install failed (above) for: ${missing[*]}"
 }
+# Nor at the machine's next start.
+if [ -d /run/systemd/system ]; then
+    for package in "${missing[@]}"; do
+        case $package in
+        openssh-server) units=(ssh.service ssh.socket) ;;
+        libvirt-daemon) units=(libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket virtlogd.socket virtlockd.socket libvirt-guests.service) ;;
+        *) continue ;;
+        esac
+        for unit in "${units[@]}"; do
+            if systemctl is-enabled --quiet "$unit" 2>/dev/null; then systemctl disable --quiet "$unit"; fi
+        done
+    done
+fi
 say "$*: done"
