@@ -93,6 +93,9 @@ impl XenUrl {
             return wrong("its user cannot be", EXAMPLE);
         }
         let port = parsed.port().unwrap_or(SSH_PORT);
+        if port == 0 {
+            return wrong("port 0 is none", EXAMPLE);
+        }
         Ok(Self { url, user, host, port, unverified })
     }
 
@@ -151,6 +154,7 @@ mod tests {
             ("xen+ssh://-x@xen/", "user"),
             ("xen+tcp://root@xen/", "only xen+ssh://"),
             ("xen+ssh", "no URL"),
+            ("xen+ssh://root@xen:0/", "port 0"),
         ] {
             let e = XenUrl::parse(text, None).unwrap_err();
             assert!(e.class == Class::Config && e.message.contains(what), "{text}: {e}");
