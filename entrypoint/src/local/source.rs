@@ -125,8 +125,8 @@ async fn read(
                 return Ok(Found { input, sizes: None, files: Vec::new() });
             };
             let input = Input::Libvirt(server.input(args, single(args)?));
-            // As with an OVA: virt-v2v has the sizes first.
-            let sizes = server.disks().map(|n| vec![0; n]);
+            // As with an OVA: virt-v2v has the sizes of a vSphere guest first.
+            let sizes = server.sizes().or_else(|| server.disks().map(|n| vec![0; n]));
             Ok(Found { input, sizes, files: Vec::new() })
         }
     }

@@ -1,6 +1,6 @@
 //! The preflight of pod mode.
 
-use super::{Ready, Server};
+use super::{Ready, Server, xen};
 use crate::bus::Bus;
 use crate::config::pod::{Job, PodConfig, PreflightDepth, Source, VSphere};
 use crate::disks::DiskMap;
@@ -78,6 +78,7 @@ async fn look(
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
     let server = check_server(config, toolbox, dirs, report).await;
+    let guest = xen::check(config, toolbox, dirs, volumes.as_ref(), report).await;
     check_count(server.as_ref(), volumes.as_ref(), report);
     check_source(config, toolbox, volumes.as_ref(), report).await;
     let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
@@ -95,8 +96,13 @@ async fn look(
     };
     let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
     let volumes = volumes?;
-    bus.emit(&described(config, &volumes, server.as_ref()));
-    for warning in server.iter().flat_map(Server::warnings) {
+    let mut described = described(config, &volumes, server.as_ref());
+    if let (Some(guest), Event::Described { trust, .. }) = (&guest, &mut described) {
+        *trust = guest.trust;
+    }
+    bus.emit(&described);
+    let warnings = server.iter().flat_map(Server::warnings);
+    for warning in warnings.chain(guest.iter().flat_map(xen::warnings)) {
         bus.emit(&Event::Warned(warning));
     }
     Some(Ready {
@@ -116,6 +122,7 @@ async fn look(
         inspector_no_fstrim: no_fstrim(1),
         volumes,
         server,
+        xen: guest,
         result_port,
     })
 }
@@ -147,6 +154,7 @@ fn helper_needs(config: &PodConfig) -> Vec<Need> {
             let virsh = vsphere.is_some().then(|| need("virsh"));
             virsh.into_iter().chain(overlay.then(|| need("qemu-img"))).collect()
         }
+        Job::Convert(Source::Xen(_)) => vec![need("virsh")],
         _ => Vec::new(),
     }
 }
@@ -380,6 +388,7 @@ fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> 
         }
         Job::Convert(Source::Ova(_)) => ("ova", "file"),
         Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
+        Job::Convert(Source::Xen(_)) => ("xen", "ssh"),
         Job::InPlace { .. } => ("in-place", "none"),
     };
     Event::Described {

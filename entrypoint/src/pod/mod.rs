@@ -7,6 +7,7 @@ mod domain;
 mod in_place;
 mod prepare;
 mod serve;
+mod xen;
 
 use crate::bus::Bus;
 use crate::config::ConfigError;
@@ -24,6 +25,7 @@ use crate::vsphere::access::Access;
 use crate::vsphere::domain_watch::Meant;
 use crate::vsphere::find::Vm;
 use crate::vsphere::transport::Transport;
+use crate::xen::check::Guest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
@@ -39,6 +41,8 @@ struct Ready {
     inspector_no_fstrim: bool,
     /// The server, where the source is on one.
     server: Option<Server>,
+    /// The guest on a Xen host, where the source is one.
+    xen: Option<Guest>,
     /// Bound but not listening, so that the port is ours and still refuses connections.
     result_port: Option<TcpSocket>,
 }
@@ -188,6 +192,9 @@ impl Pod<'_> {
             Source::Ova(path) => (Input::Ova(path.clone()), false, Vec::new()),
             Source::HyperV(paths) => {
                 (Input::Disks { format: None, paths: paths.clone() }, true, Vec::new())
+            }
+            Source::Xen(xen) => {
+                (Input::Libvirt(self.xen_input(&xen.url)), true, config.guest.extra.clone())
             }
         };
         let mut request = Convert {

@@ -21,6 +21,7 @@ mod local;
 mod preflight;
 mod readers;
 mod vsphere;
+mod xen;
 
 use std::fs;
 use std::path::Path;
