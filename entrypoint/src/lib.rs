@@ -17,6 +17,7 @@ pub mod links;
 pub mod local;
 pub mod log;
 pub mod nbdcopy;
+pub mod ova;
 pub mod pod;
 pub mod preflight;
 pub mod progress;
