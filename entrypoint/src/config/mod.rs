@@ -69,6 +69,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: crate::trust::FingerprintError,
     },
+    /// A place of an OVA that is none.
+    #[error("V2V_diskPath: {0}")]
+    Ova(crate::ova::PlaceError),
 }
 
 impl ConfigError {

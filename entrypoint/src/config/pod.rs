@@ -5,6 +5,7 @@ use super::ConfigError;
 use super::settings::{Values, parse_bool};
 use crate::copy::rate::RateSource;
 use crate::grant::CopySettings;
+use crate::ova::Wanted;
 use crate::trust::Fingerprint;
 use crate::vsphere::access::TrustMode;
 use crate::vsphere::transport::Wish;
@@ -44,8 +45,8 @@ pub struct VSphere {
 pub enum Source {
     /// vCenter or ESXi.
     VSphere(VSphere),
-    /// An OVA file or folder.
-    Ova(PathBuf),
+    /// An OVA file or folder, or one on a web server.
+    Ova(Wanted),
     /// Disk images of Hyper-V.
     HyperV(Vec<PathBuf>),
 }
@@ -311,9 +312,14 @@ impl Reader<'_> {
                 Ok(Source::VSphere(self.vsphere(url)?))
             }
             "ova" => {
-                let path = self.required("V2V_diskPath", "ova")?;
+                let place = self.required("V2V_diskPath", "ova")?;
                 self.required("V2V_vmName", "ova")?;
-                Ok(Source::Ova(path.into()))
+                Ok(Source::Ova(Wanted {
+                    place: place.parse().map_err(ConfigError::Ova)?,
+                    verify: self.choice("V2V_ovaVerify", "auto, always or never", value_of)?,
+                    trust: self.trust()?,
+                    thumbprint: self.fingerprint()?,
+                }))
             }
             "hyperv" => {
                 let list = self.required("V2V_diskPath", "hyperv")?;
@@ -353,18 +359,25 @@ impl Reader<'_> {
     }
 
     fn vsphere(&self, url: String) -> Result<VSphere, ConfigError> {
-        let fingerprint = self.values.get("V2V_fingerprint").map(str::parse).transpose();
-        let fingerprint = fingerprint
-            .map_err(|source| ConfigError::Thumbprint { variable: "V2V_fingerprint", source })?;
         Ok(VSphere {
             url,
-            fingerprint,
-            trust: self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)?,
+            fingerprint: self.fingerprint()?,
+            trust: self.trust()?,
             transport: self.choice("V2V_transport", "auto, vddk or https", value_of)?,
             vm_uuid: self.uuid()?,
             vm_moref: self.text("V2V_vmMoref"),
             hostname: self.text("V2V_HOSTNAME"),
         })
+    }
+
+    fn trust(&self) -> Result<TrustMode, ConfigError> {
+        self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>, ConfigError> {
+        let variable = "V2V_fingerprint";
+        let parsed = self.values.get(variable).map(str::parse).transpose();
+        parsed.map_err(|source| ConfigError::Thumbprint { variable, source })
     }
 
     fn uuid(&self) -> Result<Option<String>, ConfigError> {

@@ -43,7 +43,11 @@ pub const SETTINGS: &[Setting] = &[
     text("V2V_NewName", "new-vm-name", "name of the converted VM (RFC 1123)"),
     text("V2V_libvirtURL", "libvirt-url", "vpx://… or esx://… of the source"),
     text("V2V_fingerprint", "fingerprint", "SHA-1 thumbprint of the server, for VDDK"),
-    text("V2V_diskPath", "disk-path", "ova: path of the OVA; hyperv: disks, separated by commas"),
+    text(
+        "V2V_diskPath",
+        "disk-path",
+        "ova: path or URL of the OVA; hyperv: disks, separated by commas",
+    ),
     boolean("V2V_inPlace", "in-place", "convert disks that are already on the volumes"),
     text("V2V_RootDisk", "root-disk", "root file system to convert (default: first)"),
     text("V2V_staticIPs", "static-ips", "MAC:ip:IP,GATEWAY,PREFIX[,DNS…], joined by _"),
@@ -126,8 +130,17 @@ pub const SETTINGS: &[Setting] = &[
         "ours: BIOS UUID of the VM, where several have its name (vSphere)",
     ),
     text("V2V_vmMoref", "vm-moref", "ours: reference of the VM; another one is refused (vSphere)"),
+    text(
+        "V2V_ovaVerify",
+        "ova-verify",
+        "ours: compare with the manifest: auto (default), always or never (ova)",
+    ),
     text("V2V_transport", "transport", "ours: auto (default), vddk or https, for vSphere"),
-    text("V2V_trust", "trust", "ours: auto (default), ca, thumbprint or insecure, for vSphere"),
+    text(
+        "V2V_trust",
+        "trust",
+        "ours: auto (default), ca, thumbprint or insecure, for vSphere and OVAs at https URLs",
+    ),
     text(
         "V2V_sourceRetries",
         "source-retries",

@@ -1,5 +1,6 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
+mod ova;
 mod server;
 mod targets;
 
@@ -46,10 +47,15 @@ struct Local<'a> {
     virt_v2v: Tool,
     inspector: Tool,
     input: Input,
+    /// Serves the disks, where it is the source.
+    _ova: Option<crate::ova::Source>,
     /// virt-v2v writes into this folder itself; there are no volumes then.
     direct: Option<PathBuf>,
     run_dir: &'a Path,
 }
+
+/// What of the source had to be opened before.
+type Opened<'a> = (Option<&'a Server>, Option<&'a crate::ova::Source>);
 
 /// Runs a local conversion. Nothing is written before all checks passed.
 pub async fn run(
@@ -120,7 +126,9 @@ async fn check<'a>(
     needs.extend(args.inspect.then_some(Need { tool: "virt-v2v-inspector", fact: None }));
     let features = preflight::check_tools(&mut report, toolbox, &needs).await;
     let server = server::check(args, toolbox, run_dir, &mut report).await;
-    let prepared = prepare_source(args, toolbox, server.as_ref(), &mut report).await;
+    let ova = ova::check(args, toolbox, run_dir, &mut report).await;
+    let opened = (server.as_ref(), ova.as_ref());
+    let prepared = prepare_source(args, toolbox, opened, &mut report).await;
     let start = report.failure().is_some();
     preflight::check_appliance(&mut report, toolbox, start).await;
     report.log();
@@ -131,7 +139,7 @@ async fn check<'a>(
         Failure::new(Class::Internal, "preflight found no problem but no volumes either")
     })?;
     let name = guest_name(args);
-    bus.emit(&described(args, &name, &volumes, server.as_ref()));
+    bus.emit(&described(args, &name, &volumes, (server.as_ref(), ova.as_ref())));
     if let Some(server) = &server {
         server.narrow(toolbox, run_dir)?;
     }
@@ -166,6 +174,7 @@ async fn check<'a>(
             copies: false,
         },
         input,
+        _ova: ova,
         direct,
         run_dir,
     })
@@ -176,14 +185,14 @@ async fn check<'a>(
 async fn prepare_source(
     args: &ConvertArgs,
     toolbox: &Toolbox,
-    server: Option<&Server>,
+    opened: Opened<'_>,
     report: &mut Report,
 ) -> Option<(Input, Volumes, Option<PathBuf>)> {
     let mut fail = |failure: Failure| {
         report.problem("source", failure);
         None
     };
-    let (input, sizes) = match read_source(args, toolbox, server).await {
+    let (input, sizes) = match read_source(args, toolbox, opened).await {
         Ok(source) => source,
         Err(failure) => return fail(failure),
     };
@@ -204,7 +213,7 @@ async fn prepare_source(
     if count != map.len() {
         return fail(Failure::new(Class::Volume, map.count_error(count).to_string()));
     }
-    if let Some(failure) = overwrites_source(&input, &map) {
+    if let Some(failure) = overwrites_source(&input, opened.1, &map) {
         return fail(failure);
     }
     let opened = match Volumes::open(map, args.thin).await {
@@ -220,10 +229,14 @@ async fn prepare_source(
 }
 
 /// The failure for a target that is the source itself: virt-v2v would empty it first of all.
-fn overwrites_source(input: &Input, map: &DiskMap) -> Option<Failure> {
+fn overwrites_source(
+    input: &Input,
+    ova: Option<&crate::ova::Source>,
+    map: &DiskMap,
+) -> Option<Failure> {
     let sources: Vec<PathBuf> = match input {
         Input::Disks { paths, .. } => paths.clone(),
-        Input::Ova(path) => vec![path.clone()],
+        Input::Ova(_) => ova.map(|o| o.files.clone()).unwrap_or_default(),
         Input::LibvirtXml(path) => {
             let xml = fs::read_to_string(path).unwrap_or_default();
             let files = crate::guest::domain_xml::disk_files(&xml).unwrap_or_default();
@@ -253,7 +266,7 @@ fn overwrites_source(input: &Input, map: &DiskMap) -> Option<Failure> {
 async fn read_source(
     args: &ConvertArgs,
     toolbox: &Toolbox,
-    server: Option<&Server>,
+    (server, ova): Opened<'_>,
 ) -> Result<(Input, Option<Vec<u64>>), Failure> {
     match args.input {
         InputKind::Disk => {
@@ -266,12 +279,11 @@ async fn read_source(
                 sources::measure_all(toolbox, &paths, args.format, args.allow_backing).await?;
             Ok((Input::Disks { format: Some(format.as_str().to_owned()), paths }, Some(sizes)))
         }
-        InputKind::Ova => {
-            let path = absolute(Path::new(single(args)?))?;
-            let disks = sources::ova_disk_count(&path)?;
-            // The sizes are checked when virt-v2v has the disks open; the number is needed now.
-            Ok((Input::Ova(path), disks.map(|n| vec![0; n])))
-        }
+        InputKind::Ova => Ok(match ova {
+            Some(ova) => (Input::Ova(ova.path.clone()), Some(ova.sizes.clone())),
+            // What is wrong with it is in the report already.
+            None => (Input::Disks { format: None, paths: Vec::new() }, None),
+        }),
         InputKind::Libvirtxml => Ok((Input::LibvirtXml(absolute(Path::new(single(args)?))?), None)),
         InputKind::Libvirt => {
             if args.libvirt_url.is_none() {
@@ -311,7 +323,7 @@ fn guest_name(args: &ConvertArgs) -> String {
         let source = args.sources.first().map_or("guest", String::as_str);
         let stem = match args.input {
             InputKind::Libvirt => source.to_owned(),
-            _ => Path::new(source)
+            _ => Path::new(crate::ova::place::path_of(source))
                 .file_stem()
                 .map_or_else(|| "guest".to_owned(), |s| s.to_string_lossy().into_owned()),
         };
@@ -350,10 +362,15 @@ fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
     absolute(&dir)
 }
 
-fn described(args: &ConvertArgs, name: &str, volumes: &Volumes, server: Option<&Server>) -> Event {
+fn described(
+    args: &ConvertArgs,
+    name: &str,
+    volumes: &Volumes,
+    (server, ova): Opened<'_>,
+) -> Event {
     let (source, transport) = match args.input {
         InputKind::Disk => ("disk", "file"),
-        InputKind::Ova => ("ova", "file"),
+        InputKind::Ova => ("ova", ova.map_or("file", |o| o.transport)),
         InputKind::Libvirtxml => ("libvirtxml", "file"),
         InputKind::Libvirt => ("libvirt", server.map_or("https", Server::transport)),
     };
@@ -361,7 +378,7 @@ fn described(args: &ConvertArgs, name: &str, volumes: &Volumes, server: Option<&
         vm: name.to_owned(),
         source,
         transport,
-        trust: server.map_or("", Server::trust),
+        trust: server.map(Server::trust).or(ova.map(|o| o.trust)).unwrap_or_default(),
         targets: volumes.names(),
     }
 }

@@ -19,7 +19,7 @@ mod unpack;
 mod url;
 mod verify;
 
-pub use place::{Place, Verify, Wanted};
+pub use place::{Place, PlaceError, Verify, Wanted};
 pub use url::Login;
 
 use self::url::Remote;
@@ -45,6 +45,8 @@ const CHECK: &str = "source";
 pub struct Source {
     /// For `-i ova`.
     pub path: PathBuf,
+    /// Files of this machine that the disks are in.
+    pub files: Vec<PathBuf>,
     /// Of the disks in bytes, in order.
     pub sizes: Vec<u64>,
     /// What the OVA calls the guest.
@@ -128,6 +130,11 @@ impl Work<'_> {
         let disks = self.disks(&package, &files).await?;
         let path = path.filter(|_| disks.iter().all(Disk::is_plain_vmdk));
         self.verify(&package, &files, wanted.verify, path.is_some(), report).await?;
+        let files = disks.iter().filter_map(|d| match &d.piece.store {
+            Store::File(path) => Some(path.clone()),
+            Store::Url(_) => None,
+        });
+        let files = files.collect();
         let (images, servers) = self.serve(disks).await?;
         let mut sizes = Vec::new();
         for image in &images {
@@ -141,6 +148,7 @@ impl Work<'_> {
         report.ok(CHECK, format!("{}: {} disk(s)", package.contents.shown, sizes.len()));
         Ok(Source {
             path,
+            files,
             sizes,
             name: package.ovf.name,
             transport: wanted.place.transport(),

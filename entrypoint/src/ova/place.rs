@@ -97,6 +97,13 @@ impl fmt::Display for Place {
     }
 }
 
+/// The path in what the user wrote, which may be an address.
+pub fn path_of(text: &str) -> &str {
+    let address =
+        |scheme| text.strip_prefix(scheme).map(|rest: &str| rest.split(['?', '#']).next());
+    address("https://").or_else(|| address("http://")).flatten().unwrap_or(text)
+}
+
 /// For messages: a query may be a signature that opens the file to everybody.
 pub fn without_secrets(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

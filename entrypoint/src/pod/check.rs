@@ -6,6 +6,7 @@ use crate::config::pod::{Job, PodConfig, PreflightDepth, Source};
 use crate::disks::DiskMap;
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
+use crate::ova;
 use crate::preflight::{self, Need, Report};
 use crate::sources;
 use crate::tool_run::Tool;
@@ -15,7 +16,7 @@ use crate::vsphere::access::{self, Given};
 use crate::vsphere::anchors::CA_LINK;
 use crate::vsphere::transport::{self, Transport};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
 use v2v_args::OutputMode;
 
@@ -74,6 +75,12 @@ async fn look(
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
     let server = check_server(config, toolbox, dirs, report).await;
+    let ova = match &config.job {
+        Job::Convert(Source::Ova(wanted)) => {
+            super::ova::check(config, wanted, (toolbox, dirs), volumes.as_ref(), report).await
+        }
+        _ => None,
+    };
     check_source(config, toolbox, volumes.as_ref(), report).await;
     let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
     toolbox.use_accelerator(accelerator);
@@ -90,8 +97,9 @@ async fn look(
     };
     let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
     let volumes = volumes?;
-    bus.emit(&described(config, &volumes, server.as_ref()));
-    for warning in server.iter().flat_map(Server::warnings) {
+    bus.emit(&described(config, &volumes, server.as_ref(), ova.as_ref()));
+    let warnings = server.iter().flat_map(Server::warnings);
+    for warning in warnings.chain(ova.iter().flat_map(super::ova::warnings)) {
         bus.emit(&Event::Warned(warning));
     }
     Some(Ready {
@@ -111,6 +119,7 @@ async fn look(
         inspector_no_fstrim: no_fstrim(1),
         volumes,
         server,
+        ova,
         result_port,
     })
 }
@@ -202,13 +211,11 @@ async fn check_server(
 ) -> Option<Server> {
     let vsphere = config.job.vsphere()?;
     let paths = &config.paths;
-    let ca = paths.secret_key.with_file_name("cacert");
     let given = Given {
         url: vsphere.url.clone(),
         mode: vsphere.trust,
         thumbprint: vsphere.fingerprint,
-        // A secret made from a form has the key even when nothing was filled in.
-        ca: (ca.exists() && !is_empty(&ca)).then_some(ca),
+        ca: given_ca(config),
         ca_link: Some(CA_LINK.into()),
     };
     let access = access::check(&given, report).await;
@@ -220,6 +227,12 @@ async fn check_server(
             .await
     };
     Some(Server { access: access?, transport })
+}
+
+/// The CA certificates of the secret. One made from a form has the key even when nothing was filled in.
+pub fn given_ca(config: &PodConfig) -> Option<PathBuf> {
+    let ca = config.paths.secret_key.with_file_name("cacert");
+    (ca.exists() && !is_empty(&ca)).then_some(ca)
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -252,37 +265,26 @@ async fn check_source(
     volumes: Option<&Volumes>,
     report: &mut Report,
 ) {
-    match &config.job {
-        Job::Convert(Source::HyperV(paths)) => {
-            if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
-                let problem = volumes.map.count_error(paths.len());
-                report.problem("source", Failure::new(Class::Volume, problem.to_string()));
-                return;
-            }
-            let measured = sources::measure_all(toolbox, paths, None, false).await;
-            match measured {
-                Ok((_, sizes)) => {
-                    let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
-                    if problems.is_empty() {
-                        report.ok("source", format!("{} disk(s)", sizes.len()));
-                    } else {
-                        report.problem("source", crate::volumes::failure(&problems));
-                    }
-                }
-                Err(failure) if failure.class == Class::Config => {
-                    report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
-                }
-                Err(failure) => report.note("source", failure.message, failure.advice),
+    let Job::Convert(Source::HyperV(paths)) = &config.job else { return };
+    if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
+        let problem = volumes.map.count_error(paths.len());
+        report.problem("source", Failure::new(Class::Volume, problem.to_string()));
+        return;
+    }
+    let measured = sources::measure_all(toolbox, paths, None, false).await;
+    match measured {
+        Ok((_, sizes)) => {
+            let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
+            if problems.is_empty() {
+                report.ok("source", format!("{} disk(s)", sizes.len()));
+            } else {
+                report.problem("source", crate::volumes::failure(&problems));
             }
         }
-        Job::Convert(Source::Ova(path)) if !path.exists() => {
-            report.note(
-                "source",
-                sources::not_found(path),
-                "check V2V_diskPath and the mount of the OVA volume",
-            );
+        Err(failure) if failure.class == Class::Config => {
+            report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
         }
-        _ => {}
+        Err(failure) => report.note("source", failure.message, failure.advice),
     }
 }
 
@@ -319,12 +321,17 @@ fn bind(port: u16) -> std::io::Result<TcpSocket> {
     })
 }
 
-fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> Event {
+fn described(
+    config: &PodConfig,
+    volumes: &Volumes,
+    server: Option<&Server>,
+    ova: Option<&ova::Source>,
+) -> Event {
     let (source, transport) = match &config.job {
         Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
             ("vsphere", server.map_or("https", |s| s.transport.name()))
         }
-        Job::Convert(Source::Ova(_)) => ("ova", "file"),
+        Job::Convert(Source::Ova(wanted)) => ("ova", wanted.place.transport()),
         Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
         Job::InPlace { .. } => ("in-place", "none"),
     };
@@ -332,7 +339,7 @@ fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> 
         vm: config.vm_name.clone(),
         source,
         transport,
-        trust: server.map_or("", |s| s.access.trust),
+        trust: server.map(|s| s.access.trust).or(ova.map(|o| o.trust)).unwrap_or_default(),
         targets: volumes.names(),
     }
 }
