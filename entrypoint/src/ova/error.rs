@@ -111,6 +111,9 @@ impl OvaError {
             Self::NotInManifest { .. } => {
                 "set V2V_ovaVerify to auto, or get an OVA with a complete manifest"
             }
+            Self::Manifest { .. } | Self::ManifestName { .. } => {
+                "correct the manifest, or set V2V_ovaVerify=never to do without it"
+            }
             Self::Ovf { source: OvfError::Systems(_), .. } => "export each guest by itself",
             Self::TwoOvfs { .. } => {
                 "name the .ovf file that is meant, or keep each in a folder of its own"

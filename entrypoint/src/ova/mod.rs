@@ -110,7 +110,9 @@ impl Work<'_> {
         let ovf_name = found.contents.ovf(found.chosen.as_ref())?;
         let ovf = self.small(&found.contents, &ovf_name).await?;
         let mut manifests = Vec::new();
-        for name in found.contents.manifests() {
+        let all_manifests = found.contents.manifests(found.chosen.as_ref());
+        let unwanted = wanted.verify == Verify::Never && !all_manifests.is_empty();
+        for name in all_manifests.into_iter().filter(|_| !unwanted) {
             manifests.push((name.clone(), self.small(&found.contents, &name).await?));
         }
         let mut package = Package::new(found.contents, ovf_name, &ovf, &manifests)?;
@@ -124,8 +126,8 @@ impl Work<'_> {
             let href = package.ovf_name.sibling(&disk.href).ok();
             !disk.gzip && matches!(files.as_slice(), [one] if Some(one) == href.as_ref())
         });
-        let unwanted = wanted.verify == Verify::Never && !package.manifests.is_empty();
-        let path = found.path.filter(|_| package.contents.plain && whole && !unwanted);
+        let only = package.contents.ovf(None).is_ok();
+        let path = found.path.filter(|_| package.contents.plain && whole && only && !unwanted);
         // Which disks virt-v2v may read by itself is known only when they are measured, but verifying comes first.
         let disks = self.disks(&package, &files).await?;
         let path = path.filter(|_| disks.iter().all(Disk::is_plain_vmdk));

@@ -221,9 +221,11 @@ impl Contents {
         }
     }
 
-    /// The manifests.
-    pub fn manifests(&self) -> Vec<Name> {
-        self.files.keys().filter(|n| n.has_extension("mf")).cloned().collect()
+    /// The manifests; that of the chosen description alone, when there is one.
+    pub fn manifests(&self, chosen: Option<&Name>) -> Vec<Name> {
+        let stem = |name: &Name| name.as_str().rsplit_once('.').map(|(stem, _)| stem.to_owned());
+        let is_its = |name: &&Name| chosen.is_none_or(|c| stem(c) == stem(name));
+        self.files.keys().filter(|n| n.has_extension("mf")).filter(is_its).cloned().collect()
     }
 }
 
