@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 /// It only has to make a socket; a busy node takes its time.
@@ -38,17 +37,20 @@ impl Nbdkit {
     ) -> Result<Self, Failure> {
         let program = toolbox.find("nbdkit").ok_or_else(|| tool_run::missing("nbdkit"))?;
         let words = ["--foreground", "--readonly", "--exit-with-parent", "--unix"];
-        let filters = ["--filter=cache", "--filter=retry"];
+        let filters = ["--filter=cache", "--filter=retry", "--pidfile"];
+        // It is written when the socket is there. A connection to see whether it is would be an error in nbdkit's log.
+        let ready = socket.with_extension("pid");
         let mut argv: Vec<OsString> = words.iter().map(OsString::from).collect();
         argv.push(socket.clone().into());
         argv.extend(filters.iter().map(OsString::from));
+        argv.push(ready.clone().into());
         argv.extend(plugin.into_iter().map(OsString::from));
         argv.extend(CACHE.iter().chain(&RETRY).map(OsString::from));
         let last = Arc::new(Mutex::new(String::new()));
         let task = tokio::spawn(run(program, toolbox.env(), argv, Arc::clone(&last)));
         let server = Self { socket, task };
         let begin = Instant::now();
-        while UnixStream::connect(&server.socket).await.is_err() {
+        while !ready.exists() {
             if server.task.is_finished() || begin.elapsed() > START_LIMIT {
                 let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let message = format!("nbdkit cannot serve the OVA's file: {last}");
