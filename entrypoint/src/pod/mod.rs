@@ -221,9 +221,9 @@ impl Pod<'_> {
         match source {
             _ if self.config.new_name.is_some() => self.config.new_name.clone(),
             Source::HyperV(_) => Some(self.config.vm_name.clone()),
+            _ if slash => Some(v2v_args::sanitize_slash(&self.config.vm_name)),
             // virt-v2v would name the disks after what the OVA says.
             Source::Ova(_) if self.ova_is_named_otherwise() => Some(self.config.vm_name.clone()),
-            _ if slash => Some(v2v_args::sanitize_slash(&self.config.vm_name)),
             _ => None,
         }
     }
