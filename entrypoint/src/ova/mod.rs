@@ -249,7 +249,7 @@ impl Work<'_> {
             } else {
                 let socket = self.dir.join(format!("url{}.sock", servers.len()));
                 let plugin = self.remote()?.plugin(url);
-                servers.push(Nbdkit::start(self.toolbox, plugin, socket.clone()).await?);
+                servers.push(Nbdkit::start(self.toolbox, plugin, &socket).await?);
                 sockets.insert(url.clone(), socket.clone());
                 socket
             };

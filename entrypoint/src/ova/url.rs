@@ -21,6 +21,9 @@ use url::Url;
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// Large enough for a fast link, small enough to begin again.
 const PART_BYTES: u64 = 64 << 20;
+/// For a request whose connection breaks, and the first of the pauses between, which double.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const CONFIG: &str = "curl.conf";
 const FETCHED: &str = "fetched";
 /// Begins curl's own line.
@@ -248,8 +251,27 @@ impl Remote {
         })
     }
 
-    /// One request.
+    /// One request, and again when the connection broke.
     async fn fetch(&self, url: &Url, from: u64, bytes: u64) -> Result<Answer, Failure> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            let answer = self.fetch_once(url, from, bytes).await?;
+            if !answer.is_broken() {
+                return Ok(answer);
+            }
+            tracing::warn!(
+                "{} from {}, trying again in {} s",
+                answer.text,
+                without_secrets(url),
+                pause.as_secs()
+            );
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.fetch_once(url, from, bytes).await
+    }
+
+    async fn fetch_once(&self, url: &Url, from: u64, bytes: u64) -> Result<Answer, Failure> {
         let (config, out) = (self.dir.join(CONFIG), self.dir.join(FETCHED));
         let last = from.saturating_add(bytes).saturating_sub(1);
         let answer = format!("\\n{MARK}%{{response_code}} %header{{content-range}}\\n");
@@ -275,6 +297,11 @@ impl Remote {
 }
 
 impl Answer {
+    /// The connection ended early; curl's own retries leave that out.
+    fn is_broken(&self) -> bool {
+        matches!(self.code, Some(16 | 18 | 35 | 52 | 55 | 56 | 92))
+    }
+
     fn parse(code: Option<i32>, said: &str) -> Self {
         let line = said.lines().find_map(|l| l.strip_prefix(MARK)).unwrap_or_default();
         let (status, range) = line.split_once(' ').unwrap_or((line, ""));

@@ -32,6 +32,14 @@ async fn others_are_read_where_they_are_through_overlays() {
     tar(&lab.files(), "gnu", &dots, &["./web.ovf", "./disk.vmdk"]);
     lab.is_same(&lab.open(&dots).await.good());
 
+    // virt-v2v would give this name to tar, as an option.
+    let evil = "--checkpoint-action=exec=false .ovf";
+    fs::rename(lab.files().join("web.ovf"), lab.files().join(evil)).unwrap();
+    let ova = lab.at("evil.ova");
+    tar(&lab.files(), "gnu", &ova, &["disk.vmdk", &format!("--add-file={evil}")]);
+    lab.is_same(&lab.open(&ova).await.good());
+    fs::remove_file(lab.files().join(evil)).unwrap();
+
     let long = format!("{}/disk ü 1.vmdk", "long".repeat(40));
     fs::create_dir(lab.files().join("long".repeat(40))).unwrap();
     fs::rename(lab.files().join("disk.vmdk"), lab.files().join(&long)).unwrap();

@@ -2,8 +2,11 @@
 
 use crate::lab::{CAPACITY, Lab};
 use std::fs;
+use std::io::{self, Read as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use v2v_pod::failure::Class;
 use v2v_pod::ova::{Login, Verify};
 use v2v_pod_tests::ova::{OvfDisk, PASSWORD, USER, Web, manifest, must, tar};
@@ -107,11 +110,46 @@ async fn what_goes_wrong_with_a_server_has_its_class() {
     fs::write(lab.at("password"), "wrong\n").unwrap();
     assert_eq!(failure(web.url("private/web.ova"), &login).await.0, Class::Auth);
     assert_eq!(failure(web.url("web.ova"), &Login::default()).await.0, Class::Trust);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (class, message) = failure(format!("http://{closed}/web.ova"), &Login::default()).await;
     assert_eq!(class, Class::Network, "{message}");
     let (class, message) = failure(format!("http://{closed}/web.ova"), &login).await;
     assert!(class == Class::Config && message.contains("unencrypted"), "{message}");
+}
+
+/// Passes connections on to a server. Every third is closed at once, the others after 1.5 MB from the server.
+fn bad_network(server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for (number, client) in listener.incoming().flatten().enumerate() {
+            if number % 3 == 2 {
+                continue;
+            }
+            let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+            let mut up = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut up.0, &mut up.1));
+            thread::spawn(move || {
+                let _ = io::copy(&mut (&server).take(1_500_000), &mut &client);
+                // Both ends, for both threads.
+                let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn broken_connections_are_made_again() {
+    let (lab, web) = (Lab::new(), Web::anywhere());
+    manifest(&lab.files(), "web.mf", "SHA256", &["web.ovf", "disk.vmdk"]);
+    fs::write(lab.files().join("other.iso"), vec![1; 3 << 20]).unwrap();
+    let members = ["other.iso", "web.ovf", "web.mf", "disk.vmdk"];
+    tar(&lab.files(), "ustar", &web.dir().join("web.ova"), &members);
+    let login = login(&lab, &web);
+    let url = format!("https://localhost:{}/web.ova", bad_network(web.port));
+    let source = lab.open_as(url, Verify::Auto, &login, None).await.good();
+    lab.is_same(&source);
 }
 
 #[tokio::test]
