@@ -13,6 +13,7 @@ use crate::vddk::command::VddkCommand;
 use crate::vsphere::access::TrustMode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 const ABOUT: &str =
@@ -172,6 +173,12 @@ pub struct ConvertArgs {
     /// File with the password in its first line [also: -ip]
     #[arg(long = "ip", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Reference of the VM (vm-21), where several have its name
+    #[arg(long, value_name = "MOREF")]
+    pub moref: Option<String>,
+    /// Over HTTPS: seconds after which the session at the server is begun anew (virt-v2v: 1500)
+    #[arg(long, value_name = "SECONDS")]
+    pub cookie_renew: Option<NonZeroU32>,
     /// Transport: vddk or ssh [also: -it]
     #[arg(long = "it", value_name = "TRANSPORT")]
     pub transport: Option<String>,

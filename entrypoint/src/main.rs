@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use v2v_pod::{app, init, nbdcopy, secret};
+use v2v_pod::{app, init, nbdcopy, nbdkit_front, secret, shim};
 
 fn main() -> ExitCode {
     name_process();
@@ -19,9 +19,13 @@ fn main() -> ExitCode {
         return fail(&format!("no signals: {e}"));
     }
     let mut words = std::env::args_os();
-    if nbdcopy::is_name(words.next().as_ref()) {
+    let name = words.next();
+    if nbdcopy::is_name(name.as_ref()) {
         let words: Vec<_> = words.collect();
         return run(async || nbdcopy::run(words).await);
+    }
+    if shim::is_name(name.as_ref(), nbdkit_front::NAME) {
+        return ExitCode::from(nbdkit_front::run(words.collect()));
     }
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();

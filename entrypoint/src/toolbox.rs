@@ -84,6 +84,13 @@ impl Toolbox {
         self.path = path;
     }
 
+    /// Puts a folder before all others, unless it is there already.
+    pub fn lead_path(&mut self, folder: &Path) {
+        if std::env::split_paths(&self.path).all(|dir| dir != folder) {
+            self.prepend_path(folder);
+        }
+    }
+
     /// The tools see this folder of certificates in the place of the system's.
     pub fn mount_certificates(&mut self, folder: PathBuf, over: PathBuf) {
         self.certificates = Some(Overlay { folder, over });

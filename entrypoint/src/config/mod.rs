@@ -3,8 +3,10 @@
 //! Read once at the start. Nothing after this module looks at the environment.
 
 pub mod goflags;
+mod ova;
 pub mod pod;
 pub mod settings;
+mod vsphere;
 
 use thiserror::Error;
 

@@ -3,12 +3,10 @@
 
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
+pub use super::vsphere::VSphere;
 use crate::copy::rate::RateSource;
 use crate::grant::CopySettings;
 use crate::ova::Wanted;
-use crate::trust::Fingerprint;
-use crate::vsphere::access::TrustMode;
-use crate::vsphere::transport::Wish;
 use datapath::units::Rate;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -20,25 +18,6 @@ const RESULT_PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8079);
 
 /// After 15 and 30 seconds, on top of the minute that nbdkit waits each time.
 pub const SOURCE_RETRIES: u32 = 2;
-
-/// A VM that libvirt reaches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VSphere {
-    /// `vpx://` or `esx://`.
-    pub url: String,
-    /// Thumbprint of the server, when given.
-    pub fingerprint: Option<Fingerprint>,
-    /// How the server proves itself.
-    pub trust: TrustMode,
-    /// Which way the data comes.
-    pub transport: Wish,
-    /// BIOS UUID of the VM, where the name is not enough.
-    pub vm_uuid: Option<String>,
-    /// Reference of the VM, to make sure.
-    pub vm_moref: Option<String>,
-    /// Host name to set in the guest.
-    pub hostname: Option<String>,
-}
 
 /// Where a cold conversion reads from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,13 +210,13 @@ impl PodConfig {
     }
 }
 
-struct Reader<'a> {
-    values: &'a Values,
+pub(super) struct Reader<'a> {
+    pub(super) values: &'a Values,
     notes: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.values.get(name).map(str::to_owned)
     }
 
@@ -314,12 +293,7 @@ impl Reader<'_> {
             "ova" => {
                 let place = self.required("V2V_diskPath", "ova")?;
                 self.required("V2V_vmName", "ova")?;
-                Ok(Source::Ova(Wanted {
-                    place: place.parse().map_err(ConfigError::Ova)?,
-                    verify: self.choice("V2V_ovaVerify", "auto, always or never", value_of)?,
-                    trust: self.trust()?,
-                    thumbprint: self.fingerprint()?,
-                }))
+                Ok(Source::Ova(self.ova(&place)?))
             }
             "hyperv" => {
                 let list = self.required("V2V_diskPath", "hyperv")?;
@@ -356,42 +330,6 @@ impl Reader<'_> {
             skipped.push("V2V_multipleIPsPerNic");
         }
         skipped
-    }
-
-    fn vsphere(&self, url: String) -> Result<VSphere, ConfigError> {
-        Ok(VSphere {
-            url,
-            fingerprint: self.fingerprint()?,
-            trust: self.trust()?,
-            transport: self.choice("V2V_transport", "auto, vddk or https", value_of)?,
-            vm_uuid: self.uuid()?,
-            vm_moref: self.text("V2V_vmMoref"),
-            hostname: self.text("V2V_HOSTNAME"),
-        })
-    }
-
-    fn trust(&self) -> Result<TrustMode, ConfigError> {
-        self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)
-    }
-
-    fn fingerprint(&self) -> Result<Option<Fingerprint>, ConfigError> {
-        let variable = "V2V_fingerprint";
-        let parsed = self.values.get(variable).map(str::parse).transpose();
-        parsed.map_err(|source| ConfigError::Thumbprint { variable, source })
-    }
-
-    fn uuid(&self) -> Result<Option<String>, ConfigError> {
-        let Some(text) = self.text("V2V_vmUUID") else { return Ok(None) };
-        let groups: Vec<usize> = text.split('-').map(str::len).collect();
-        let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
-        if hex && groups == [8, 4, 4, 4, 12] {
-            return Ok(Some(text));
-        }
-        Err(ConfigError::BadValue {
-            variable: "V2V_vmUUID",
-            value: text,
-            allowed: "a UUID such as 42000000-1111-2222-3333-444455556666",
-        })
     }
 
     /// `V2V_remoteInspectDisk_<N>`, sorted by N; a bad N counts as 0, as the reference does.
@@ -491,7 +429,7 @@ impl Reader<'_> {
         })
     }
 
-    fn number<T: std::str::FromStr>(
+    pub(super) fn number<T: std::str::FromStr>(
         &self,
         variable: &'static str,
         default: T,
@@ -505,7 +443,7 @@ impl Reader<'_> {
         })
     }
 
-    fn choice<T: Default>(
+    pub(super) fn choice<T: Default>(
         &self,
         variable: &'static str,
         allowed: &'static str,
@@ -521,7 +459,7 @@ impl Reader<'_> {
 }
 
 /// A value of an enumeration that clap knows by name.
-fn value_of<T: clap::ValueEnum>(text: &str) -> Option<T> {
+pub(super) fn value_of<T: clap::ValueEnum>(text: &str) -> Option<T> {
     T::from_str(text, false).ok()
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::vsphere::access::TrustMode;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -133,5 +134,19 @@ proptest! {
     ), "\\PC{0,20}"), 0..8)) {
         let env: BTreeMap<String, String> = pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let _ = PodConfig::parse(&Values::new(&[], env).unwrap());
+    }
+}
+
+#[test]
+fn a_session_is_renewed_after_a_number_of_seconds() {
+    let with = |value| {
+        let config = parse(&[&VSPHERE[..], &[("V2V_cookieRenew", value)]].concat());
+        config.map(|c| c.job.vsphere().unwrap().cookie_renew.map(|d| d.as_secs()))
+    };
+    assert_eq!(with("600"), Ok(Some(600)));
+    assert_eq!(with(""), Ok(None));
+    for bad in ["0", "-1", "10m"] {
+        let error = with(bad).unwrap_err().to_string();
+        assert!(error.contains("V2V_cookieRenew") && error.contains(bad), "{error}");
     }
 }

@@ -129,7 +129,16 @@ pub const SETTINGS: &[Setting] = &[
         "vm-uuid",
         "ours: BIOS UUID of the VM, where several have its name (vSphere)",
     ),
-    text("V2V_vmMoref", "vm-moref", "ours: reference of the VM; another one is refused (vSphere)"),
+    text(
+        "V2V_vmMoref",
+        "vm-moref",
+        "ours: reference of the VM (vm-21), where several have its name; another is refused (vSphere)",
+    ),
+    text(
+        "V2V_cookieRenew",
+        "cookie-renew",
+        "ours: seconds after which a session is begun anew over HTTPS (virt-v2v: 1500)",
+    ),
     text(
         "V2V_ovaVerify",
         "ova-verify",

@@ -5,6 +5,7 @@ use crate::bus::Bus;
 use crate::copy::rate;
 use crate::event::Event;
 use crate::failure::{Class, Failure};
+use crate::shim;
 use crate::supervise::stop::{Stop, StopCause};
 use crate::toolbox::Toolbox;
 use datapath::nbd::NbdUri;
@@ -13,7 +14,6 @@ use datapath::rate::Bucket;
 use datapath::source::RequestLimit;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,7 +86,7 @@ impl GrantServer {
         let mut tasks = JoinSet::new();
         let bucket = rate::bucket(settings.rate.as_ref(), &mut tasks)?;
         let bin = folder.join("bin");
-        make_shim(&bin).map_err(failed)?;
+        shim::link(&bin, "nbdcopy").map_err(failed)?;
         let socket = folder.join("grants");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(failed)?;
@@ -150,13 +150,6 @@ impl Disks {
     fn done(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn make_shim(bin: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(bin)?;
-    let shim = bin.join("nbdcopy");
-    let _ = std::fs::remove_file(&shim);
-    symlink(std::env::current_exe()?, shim)
 }
 
 async fn accept(listener: UnixListener, desk: Arc<Desk>) {

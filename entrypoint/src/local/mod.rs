@@ -142,6 +142,7 @@ async fn check<'a>(
     bus.emit(&described(args, &name, &volumes, (server.as_ref(), ova.as_ref())));
     if let Some(server) = &server {
         server.narrow(toolbox, run_dir)?;
+        server::edit_nbdkit(args, toolbox, run_dir)?;
     }
     let answered = |i: usize| features.get(i).is_some_and(Features::answered);
     let out = out_folder(args)?;
@@ -156,7 +157,7 @@ async fn check<'a>(
             transcript: Some(out.join(format!("{name}.log"))),
             copy: args.copy_settings(),
             retries: args.source_retries,
-            meant: None,
+            meant: server.as_ref().and_then(|s| s.meant(args)),
         },
         name,
         out,
@@ -295,7 +296,8 @@ async fn read_source(
                 return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
             };
             let source = server.input(args, single(args)?);
-            Ok((Input::Libvirt(source), None))
+            // As with an OVA: virt-v2v has the sizes first.
+            Ok((Input::Libvirt(source), server.disks().map(|n| vec![0; n])))
         }
     }
 }

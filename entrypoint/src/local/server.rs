@@ -2,12 +2,18 @@
 
 use crate::cli::{ConvertArgs, InputKind};
 use crate::failure::{Class, Failure};
+use crate::nbdkit_front::{self, Edits};
 use crate::preflight::{self, Report};
 use crate::toolbox::Toolbox;
 use crate::vsphere::access::{self, Access, Given};
 use crate::vsphere::anchors;
+use crate::vsphere::choose::Wanted;
+use crate::vsphere::domain_watch::Meant;
+use crate::vsphere::find::{self, Question, Vm};
 use crate::vsphere::transport::{self, Transport, Wish};
+use crate::vsphere::virsh::Login;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use v2v_args::LibvirtInput;
 
 /// Where VDDK is when `-io vddk-libdir=` does not say it.
@@ -17,6 +23,7 @@ const LIBDIR: &str = "/opt/vmware-vix-disklib-distrib";
 pub struct Server {
     access: Access,
     transport: Option<Transport>,
+    vm: Option<Vm>,
 }
 
 /// Looks at the server, when there is one; problems go into the report.
@@ -53,7 +60,28 @@ pub async fn check(
         Some(_) => None,
         None => Some(Transport::Https(None)),
     };
-    Some(Server { access: access?, transport })
+    let access = access?;
+    let vm = find_vm(args, &access, toolbox, tmp, report).await;
+    Some(Server { access, transport, vm })
+}
+
+/// The VM at a vCenter or an ESXi host.
+async fn find_vm(
+    args: &ConvertArgs,
+    access: &Access,
+    toolbox: &Toolbox,
+    tmp: &Path,
+    report: &mut Report,
+) -> Option<Vm> {
+    let [name] = args.sources.as_slice() else { return None };
+    let password_file = args.password_file.as_ref().filter(|_| access.is_vsphere())?;
+    let question = Question {
+        access,
+        login: Login { url: &access.url, user_file: None, password_file },
+        wanted: Wanted { name, uuid: None, moref: args.moref.as_deref() },
+        may_run: false,
+    };
+    find::find(&question, toolbox, tmp, report).await
 }
 
 impl Server {
@@ -71,10 +99,21 @@ impl Server {
         LibvirtInput {
             url: self.access.url.clone(),
             password_file: args.password_file.clone(),
-            vm: vm.to_owned(),
+            vm: self.vm.as_ref().filter(|v| v.ambiguous).map_or(vm, |v| &v.uuid).to_owned(),
             hostname: None,
             vddk,
         }
+    }
+
+    /// Number of the VM's disks, where it was found beforehand.
+    pub fn disks(&self) -> Option<usize> {
+        self.vm.as_ref().map(|vm| vm.disks)
+    }
+
+    /// The VM that virt-v2v is to read.
+    pub fn meant(&self, args: &ConvertArgs) -> Option<Meant> {
+        let vm = self.vm.as_ref()?;
+        Some(Meant { name: None, uuid: Some(vm.uuid.clone()), moref: args.moref.clone() })
     }
 
     /// `vddk`, `https`, `ssh` or what else there may be.
@@ -95,6 +134,19 @@ impl Server {
         anchors::widen();
         Ok(())
     }
+}
+
+/// virt-v2v has no option for what is set here.
+pub fn edit_nbdkit(
+    args: &ConvertArgs,
+    toolbox: &mut Toolbox,
+    run_dir: &Path,
+) -> Result<(), Failure> {
+    let cookie_renew = args.cookie_renew.map(|s| Duration::from_secs(s.get().into()));
+    let edits = Edits { cookie_renew, ..Edits::default() };
+    edits
+        .install(&run_dir.join(nbdkit_front::FOLDER), toolbox)
+        .map_err(|e| Failure::new(Class::NoSpace, format!("cannot make a link for nbdkit: {e}")))
 }
 
 /// `-it` and `-io` for virt-v2v, but for those that are said by [`Server::input`].

@@ -8,6 +8,7 @@ mod bar;
 pub mod pipeline;
 mod server;
 
+use crate::shim;
 use args::{Args, ArgsError, Asked, Word};
 use datapath::CopyError;
 use datapath::buffer::BufferPool;
@@ -27,7 +28,6 @@ use server::Server;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ This is v2v-pod under the name of nbdcopy; see also `v2v-pod copy --help`.
 
 /// Whether we were called by this name.
 pub fn is_name(program: Option<&OsString>) -> bool {
-    program.is_some_and(|p| Path::new(p).file_name().is_some_and(|n| n == "nbdcopy"))
+    shim::is_name(program, "nbdcopy")
 }
 
 /// Runs under the name of nbdcopy; the exit code is 0 or 1, as virt-v2v expects.
@@ -121,22 +121,11 @@ fn both_nbd(args: &Args) -> Option<(&str, &str)> {
 
 /// The first nbdcopy in PATH that is not this program.
 fn real() -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let me = std::fs::metadata("/proc/self/exe").ok()?;
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("nbdcopy")).find(|p| {
-        std::fs::metadata(p)
-            .is_ok_and(|m| m.is_file() && (m.dev(), m.ino()) != (me.dev(), me.ino()))
-    })
+    shim::real("nbdcopy")
 }
 
-#[allow(clippy::disallowed_methods)] // it takes our place, nothing is left to supervise it
 fn become_the_real_one(arguments: &[OsString]) -> u8 {
-    let Some(program) = real() else {
-        return fail("this call is for the real nbdcopy, which is not installed");
-    };
-    let error = std::process::Command::new(&program).arg0("nbdcopy").args(arguments).exec();
-    fail(&format!("{}: {error}", program.display()))
+    fail(&shim::become_real("nbdcopy", arguments, &[]))
 }
 
 /// One end of a copy, opened.

@@ -2,7 +2,7 @@
 
 use super::{Ready, Server};
 use crate::bus::Bus;
-use crate::config::pod::{Job, PodConfig, PreflightDepth, Source};
+use crate::config::pod::{Job, PodConfig, PreflightDepth, Source, VSphere};
 use crate::disks::DiskMap;
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
@@ -12,9 +12,12 @@ use crate::sources;
 use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
 use crate::volumes::Volumes;
-use crate::vsphere::access::{self, Given};
+use crate::vsphere::access::{self, Access, Given};
 use crate::vsphere::anchors::CA_LINK;
+use crate::vsphere::choose::Wanted;
+use crate::vsphere::find::{self, Question, Vm};
 use crate::vsphere::transport::{self, Transport};
+use crate::vsphere::virsh::Login;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
@@ -81,6 +84,7 @@ async fn look(
         }
         _ => None,
     };
+    check_count(server.as_ref(), volumes.as_ref(), report);
     check_source(config, toolbox, volumes.as_ref(), report).await;
     let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
     toolbox.use_accelerator(accelerator);
@@ -226,7 +230,49 @@ async fn check_server(
         transport::choose(vsphere.transport, &paths.vddk_libdir, conf, toolbox, dirs.run, report)
             .await
     };
-    Some(Server { access: access?, transport })
+    let access = access?;
+    let vm = find_vm(config, vsphere, &access, toolbox, dirs.run, report).await;
+    Some(Server { access, transport, vm })
+}
+
+/// The VM, for jobs in which virt-v2v reads it from libvirt.
+async fn find_vm(
+    config: &PodConfig,
+    vsphere: &VSphere,
+    access: &Access,
+    toolbox: &Toolbox,
+    run_dir: &Path,
+    report: &mut Report,
+) -> Option<Vm> {
+    let inspects = matches!(config.job, Job::RemoteInspect { .. });
+    if !access.is_vsphere() || matches!(config.job, Job::InPlace { .. }) {
+        return None;
+    }
+    let paths = &config.paths;
+    let user_file =
+        Some(paths.access_key.as_path()).filter(|file| !access.names_user() && file.exists());
+    let question = Question {
+        access,
+        login: Login { url: &access.url, user_file, password_file: &paths.secret_key },
+        wanted: Wanted {
+            name: &config.vm_name,
+            uuid: vsphere.vm_uuid.as_deref(),
+            moref: vsphere.vm_moref.as_deref(),
+        },
+        may_run: inspects,
+    };
+    find::find(&question, toolbox, run_dir, report).await
+}
+
+/// As many volumes as the VM has disks.
+fn check_count(server: Option<&Server>, volumes: Option<&Volumes>, report: &mut Report) {
+    let vm = server.and_then(|s| s.vm.as_ref());
+    if let (Some(vm), Some(volumes)) = (vm, volumes.filter(|v| !v.map.is_empty()))
+        && vm.disks != volumes.map.len()
+    {
+        let message = volumes.map.count_error(vm.disks).to_string();
+        report.problem("volumes", Failure::new(Class::Volume, message));
+    }
 }
 
 /// The CA certificates of the secret. One made from a form has the key even when nothing was filled in.

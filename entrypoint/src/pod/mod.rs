@@ -24,6 +24,7 @@ use crate::vm_result;
 use crate::volumes::Volumes;
 use crate::vsphere::access::Access;
 use crate::vsphere::domain_watch::Meant;
+use crate::vsphere::find::Vm;
 use crate::vsphere::transport::Transport;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ struct Ready {
 struct Server {
     access: Access,
     transport: Transport,
+    /// What was found there, where it was looked for.
+    vm: Option<Vm>,
 }
 
 /// A run of the pod.
@@ -108,6 +111,7 @@ pub async fn run(
         ready = check::all(config, &mut toolbox, &dirs, bus) => ready?,
         cause = stopping.next() => return Err(cause.failure()),
     };
+    let meant = meant(config, ready.server.as_ref().and_then(|s| s.vm.as_ref()));
     let mut pod = Pod {
         config,
         runner: Runner {
@@ -119,7 +123,7 @@ pub async fn run(
             transcript: None,
             copy: config.runtime.copy.clone(),
             retries: config.runtime.source_retries,
-            meant: meant(config),
+            meant,
         },
         ready,
         common: Common::default(),
@@ -130,14 +134,14 @@ pub async fn run(
 }
 
 /// The VM, for jobs in which virt-v2v reads it from libvirt.
-fn meant(config: &PodConfig) -> Option<Meant> {
+fn meant(config: &PodConfig, found: Option<&Vm>) -> Option<Meant> {
     let (Job::Convert(Source::VSphere(vsphere)) | Job::RemoteInspect { vsphere, .. }) = &config.job
     else {
         return None;
     };
     Some(Meant {
         name: vsphere.vm_uuid.is_none().then(|| config.vm_name.clone()),
-        uuid: vsphere.vm_uuid.clone(),
+        uuid: found.map(|vm| vm.uuid.clone()).or_else(|| vsphere.vm_uuid.clone()),
         moref: vsphere.vm_moref.clone(),
     })
 }
@@ -250,10 +254,17 @@ impl Pod<'_> {
         LibvirtInput {
             url: self.url(vsphere),
             password_file: Some(paths.secret_key.clone()),
-            vm: vsphere.vm_uuid.as_ref().unwrap_or(&self.config.vm_name).clone(),
+            vm: self.vm(vsphere).to_owned(),
             hostname: vsphere.hostname.clone(),
             vddk: server.and_then(|s| s.access.vddk(&s.transport, config)),
         }
+    }
+
+    /// The VM as virt-v2v is to ask for it: by name, unless that is not enough.
+    fn vm<'b>(&'b self, vsphere: &'b VSphere) -> &'b str {
+        let found = self.ready.server.as_ref().and_then(|s| s.vm.as_ref());
+        let uuid = found.filter(|vm| vm.ambiguous).map(|vm| &vm.uuid);
+        vsphere.vm_uuid.as_ref().or(uuid).unwrap_or(&self.config.vm_name)
     }
 
     async fn inspect(&self) -> Result<(), Failure> {

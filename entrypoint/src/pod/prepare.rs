@@ -5,6 +5,7 @@ use crate::config::pod::{Job, PodConfig, Source, VSphere};
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::links;
+use crate::nbdkit_front::{self, Edits};
 use crate::toolbox::Toolbox;
 use crate::vsphere::access::{self, Anchors};
 use crate::vsphere::anchors::{self, CA_LINK, SYSTEM_CA};
@@ -42,6 +43,7 @@ impl Pod<'_> {
         })?;
         self.remove_old_results();
         self.link_ca()?;
+        self.edit_nbdkit()?;
         self.ready
             .volumes
             .link(&paths.work_dir, self.config.link_name())
@@ -98,6 +100,15 @@ impl Pod<'_> {
             Some(file) => anchors::narrow(&mut self.runner.toolbox, file, self.run_dir),
             None => Ok(()),
         }
+    }
+
+    /// virt-v2v has no option for what is set here.
+    fn edit_nbdkit(&mut self) -> Result<(), Failure> {
+        let cookie_renew = self.config.job.vsphere().and_then(|v| v.cookie_renew);
+        let edits = Edits { cookie_renew, ..Edits::default() };
+        edits.install(&self.run_dir.join(nbdkit_front::FOLDER), &mut self.runner.toolbox).map_err(
+            |e| Failure::new(Class::NoSpace, format!("cannot make a link for nbdkit: {e}")),
+        )
     }
 
     /// The URL of the source, as the trust setting wants it and with the CA where it really is.

@@ -293,11 +293,13 @@ pub async fn ask(spec: &Spec<'_>, args: &[&str], limit: Duration) -> Option<(Exi
         |_| argv,
         &stop,
         |heard| {
-            if let Heard::Output(line, _) = heard
+            if let Heard::Output(line, end) = heard
                 && text.len() + line.len() < MAX
             {
                 text.push_str(line);
-                text.push('\n');
+                if end != lines::End::Cut {
+                    text.push('\n');
+                }
             }
         },
     );

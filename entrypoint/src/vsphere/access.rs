@@ -70,6 +70,16 @@ pub struct Access {
 }
 
 impl Access {
+    /// It is a vCenter or an ESXi host; other libvirts pass unchecked.
+    pub fn is_vsphere(&self) -> bool {
+        self.trust != NO_SERVER
+    }
+
+    /// The URL says who logs in.
+    pub fn names_user(&self) -> bool {
+        url::Url::parse(&self.url).is_ok_and(|url| !url.username().is_empty())
+    }
+
     /// virt-v2v's options for a transport; `None` for HTTPS.
     pub fn vddk(&self, transport: &Transport, config: Option<PathBuf>) -> Option<Vddk> {
         let Transport::Vddk(vddk) = transport else { return None };
@@ -84,6 +94,8 @@ impl Access {
 }
 
 const CHECK: &str = "trust";
+/// The trust of what has no certificate.
+const NO_SERVER: &str = "none";
 /// A pod's network may take a moment to come up.
 const ATTEMPTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 const INSECURE: &str = "give the CA certificate (cacert in the secret) or the thumbprint (V2V_fingerprint); v2v-pod thumbprint HOST shows it";
@@ -209,7 +221,7 @@ async fn admit(given: &Given, report: &mut Report) -> Result<Access, Failure> {
 fn untouched(given: &Given) -> Access {
     Access {
         url: given.url.clone(),
-        trust: "none",
+        trust: NO_SERVER,
         anchors: Anchors::System,
         thumbprint: given.thumbprint.as_ref().map(ToString::to_string),
         port: None,

@@ -2,7 +2,10 @@
 
 pub mod access;
 pub mod anchors;
+pub mod choose;
 pub mod domain_watch;
+pub mod find;
 pub mod query;
 pub mod snapshots;
 pub mod transport;
+pub mod virsh;

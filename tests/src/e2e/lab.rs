@@ -41,7 +41,9 @@ fn make() -> Result<Lab, String> {
         let missing = missing.join(" ");
         return Err(format!("not installed: {missing}; run scripts/install-deps.sh all"));
     }
-    let binary = root().join("target/release/v2v-pod");
+    // As images/build.sh takes it.
+    let release = || root().join("target/release/v2v-pod");
+    let binary = std::env::var_os("BINARY").map_or_else(release, PathBuf::from);
     if !binary.is_file() {
         return Err(format!("{} is missing; run cargo build --release", binary.display()));
     }

@@ -31,6 +31,7 @@ pub struct VCenter {
     pub port: u16,
     /// SHA-1 of its certificate.
     pub thumbprint: String,
+    stats: String,
 }
 
 impl VCenter {
@@ -53,10 +54,13 @@ impl VCenter {
             }
         }
         // For VMs that are never converted; two VMs cannot have the same disk.
-        for name in ["other", "older"] {
+        for name in ["other", "older", "twin1", "twin2", "copy1", "copy2", "single"] {
             let folder = dir.path().join("store").join(name);
             fs::create_dir_all(&folder).unwrap();
-            File::create(folder.join("disk-flat.vmdk")).unwrap().set_len(1 << 20).unwrap();
+            for disk in ["disk", "disk1", "disk2"] {
+                let flat = folder.join(format!("{disk}-flat.vmdk"));
+                File::create(flat).unwrap().set_len(1 << 20).unwrap();
+            }
         }
         certificates(dir.path());
         let port = free_port();
@@ -88,7 +92,8 @@ impl VCenter {
         assert!(line.contains(READY), "the vCenter does not start: {line}{log}");
         let ready: Value = serde_json::from_str(&line).unwrap();
         let thumbprint = ready["thumbprint"].as_str().unwrap().to_owned();
-        Self { dir, child, port, thumbprint }
+        let stats = ready["stats"].as_str().unwrap().to_owned();
+        Self { dir, child, port, thumbprint, stats }
     }
 
     /// For `V2V_libvirtURL`; `host` is `localhost` or `127.0.0.1`.
@@ -107,6 +112,12 @@ impl VCenter {
     /// Its own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.dir.path().join("server.pem")
+    }
+
+    /// What has happened to it so far: requests, sessions, faults.
+    pub fn stats(&self) -> Value {
+        let text = must(Command::new("curl").args(["-fsS", &self.stats]));
+        serde_json::from_str(&text).unwrap()
     }
 
     /// The folder behind its datastore.

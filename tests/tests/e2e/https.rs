@@ -1,7 +1,9 @@
 //! A guest on a vCenter or an ESXi host over HTTPS, with free software only: the whole way, and what goes wrong on it.
 //! The server is the simulator; libvirt, virt-v2v, curl and nbdkit are the real ones, in the built image.
 
-use serde_json::json;
+use super::NO_APPLIANCE;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +14,74 @@ use v2v_pod_tests::e2e::volume::{MIB, must, same_bytes};
 
 const LINK: &str = "?cacert=/opt/ca-bundle.crt";
 
+/// Names as people give them: every one that libvirt, virt-v2v and curl write differently.
+const DATACENTER: &str = "Köln a/b 1%+";
+const CLUSTER: &str = "Cluster (1) é/%";
+const DATASTORE: &str = "ds 1+é%20";
+const VM: &str = "web 100% a/b+ü";
+/// The guest's, and that of another VM with its name.
+const GUEST: &str = "42000000-1111-2222-3333-444455556666";
+const OTHER: &str = "42000000-1111-2222-3333-444455556667";
+
+/// A part of a `vpx://` URL's path: the name as vCenter has it, percent-encoded.
+fn part(name: &str) -> String {
+    let vcenters = name.replace('%', "%25").replace('/', "%2f");
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    vcenters.bytes().fold(String::new(), |mut text, b| {
+        if plain(b) {
+            text.push(b.into());
+        } else {
+            write!(text, "%{b:02X}").unwrap();
+        }
+        text
+    })
+}
+
+/// The reference that a message names before this UUID, as in `vm-21 (UUID)`.
+fn reference_of(message: &str, uuid: &str) -> Option<String> {
+    let (before, _) = message.split_once(&format!(" ({uuid})"))?;
+    before.split_whitespace().last().map(str::to_owned)
+}
+
 #[test]
-fn a_guest_comes_over_https_with_a_thumbprint_alone() {
+fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connections_and_sessions()
+{
     let (_lab, _turn) = (lab(), turn());
-    let place = Place::with(VCenter::start(PASSWORD));
+    let place = Place::with(VCenter::start_as(PASSWORD, |config| {
+        config["datacenter"] = json!(DATACENTER);
+        config["cluster"] = json!(CLUSTER);
+        config["datastores"][0]["name"] = json!(DATASTORE);
+        let disk = |path: &str| json!({"path": format!("[{DATASTORE}] {path}")});
+        config["vms"][0]["name"] = json!(VM);
+        config["vms"][0]["disks"] = json!([disk("web/boot.vmdk"), disk("web/data.vmdk")]);
+        let mut other = config["vms"][0].clone();
+        other["uuid"] = json!(OTHER);
+        // Two VMs have one name only in different folders.
+        other["folder"] = json!(["old"]);
+        other["disks"] = json!([disk("other/disk.vmdk")]);
+        config["vms"].as_array_mut().unwrap().push(other);
+        // Nothing of this before the copy begins.
+        config["faults"] = json!({"drop": 0.05, "refuse": 0.05, "after_bytes": 200 * MIB});
+        config["session_life_s"] = json!(30);
+    }));
+    let path = format!("/{}/{}/", part(DATACENTER), part(CLUSTER));
+    let url = place.vcenter.url("localhost", LINK).replace("/DC/Cluster/", &path);
+    let thumbprint = place.vcenter.thumbprint.to_lowercase().replace(':', "");
+    let known = [("V2V_fingerprint", thumbprint.as_str()), ("V2V_vmName", VM)];
+
+    let mut pod = place.failing(&url).envs(&known).env(NO_APPLIANCE.0, NO_APPLIANCE.1).start();
+    let message = pod.fails_with(24, "not-found", SHORT);
+    place.untouched(&mut pod);
+    let reference = reference_of(&message, GUEST);
+    pod.check(reference.is_some() && message.contains(OTHER), format_args!("{message}"));
+
     let block = place.scratch.block("block0", 1600 * MIB);
     let mut pod = place
-        .pod(&place.vcenter.url("localhost", LINK))
-        .env("V2V_fingerprint", &place.vcenter.thumbprint.to_lowercase().replace(':', ""))
+        .pod(&url)
+        .envs(&known)
+        .env("V2V_NewName", "web")
+        .env("V2V_vmMoref", &reference.unwrap())
+        .env("V2V_cookieRenew", "10")
         .block(0, &block)
         .folder(1, &place.scratch.path("disk1"))
         .start();
@@ -36,64 +98,132 @@ fn a_guest_comes_over_https_with_a_thumbprint_alone() {
     pod.check(same, "the data disk is the same");
     let shown = pod.log().contains(PASSWORD) || pod.errors().contains(PASSWORD);
     pod.check(!shown, "the password is not in the log");
+    let stats = place.vcenter.stats();
+    let count = |name: &str| stats[name].as_u64().unwrap_or_default();
+    pod.check(
+        count("dropped") > 0 && count("refused") > 0 && count("sessions_made") > 8,
+        format_args!("there were faults, and new sessions: {stats}"),
+    );
+}
+
+#[test]
+fn a_guest_comes_from_an_esxi_host_that_is_not_verified() {
+    let (_lab, _turn) = (lab(), turn());
+    let place = Place::with(VCenter::start_as(PASSWORD, esxi));
+    let url = format!("esx://root@localhost:{}/?no_verify=1", place.vcenter.port);
+    let block = place.scratch.block("block0", 1600 * MIB);
+    let mut pod = place.pod(&url).block(0, &block).folder(1, &place.scratch.path("disk1")).start();
+    pod.ends_with(0, LONG);
+    let about = described(&mut pod);
+    pod.check(
+        about["transport"] == "https" && about["trust"] == "insecure",
+        format_args!("{about}"),
+    );
+    let told = pod.log().contains("ServerNotVerified");
+    pod.check(told, "it is told that nothing was verified");
+    let copy = place.scratch.path("disk1/disk.img");
+    let same = same_bytes(&lab().guest.join("data.img"), &copy, 64 * MIB);
+    pod.check(same, "the data disk is the same");
+}
+
+/// The lab's server as a single host.
+fn esxi(config: &mut Value) {
+    let config = config.as_object_mut().unwrap();
+    config.insert("mode".to_owned(), json!("esx"));
+    config.insert("user".to_owned(), json!("root"));
+    for key in ["datacenter", "cluster", "host"] {
+        config.remove(key);
+    }
+}
+
+/// VMs that cannot be converted, each with a reason of its own.
+fn troublesome(config: &mut Value) {
+    let web = config["vms"][0].clone();
+    let vm = |name: &str, uuid: &str, power: &str, folder: &str| {
+        let mut vm = web.clone();
+        vm["name"] = json!(name);
+        vm["uuid"] = json!(uuid);
+        vm["power"] = json!(power);
+        let disk = |n: u8| json!({"path": format!("[ds 1] {folder}/disk{n}.vmdk")});
+        vm["disks"] = json!([disk(1), disk(2)]);
+        vm
+    };
+    let id = |n: u8| format!("42000000-1111-2222-3333-4444555566{n:02}");
+    let mut older = vm("with snapshots", &id(68), "off", "older");
+    older["snapshots"] = json!([{"name": "before the update"}]);
+    let mut single = vm("one disk", &id(74), "off", "single");
+    single["disks"].as_array_mut().unwrap().truncate(1);
+    let mut twin = vm("twin", &id(71), "on", "twin2");
+    twin["folder"] = json!(["old"]);
+    config["vms"].as_array_mut().unwrap().extend([
+        vm("running", &id(67), "on", "other"),
+        older,
+        vm("twin", &id(70), "off", "twin1"),
+        twin,
+        vm("copy of a", &id(73), "off", "copy1"),
+        vm("copy of b", &id(73), "off", "copy2"),
+        single,
+    ]);
 }
 
 #[test]
 fn what_the_server_refuses_has_its_class_and_writes_nothing() {
     let (_lab, _turn) = (lab(), turn());
-    let place = Place::with(VCenter::start_as(PASSWORD, |config| {
-        let mut running = config["vms"][0].clone();
-        running["name"] = json!("running");
-        running["uuid"] = json!("42000000-1111-2222-3333-444455556667");
-        running["power"] = json!("on");
-        running["disks"] = json!([{"path": "[ds 1] other/disk.vmdk"}]);
-        let mut older = running.clone();
-        older["name"] = json!("with snapshots");
-        older["uuid"] = json!("42000000-1111-2222-3333-444455556668");
-        older["power"] = json!("off");
-        older["disks"] = json!([{"path": "[ds 1] older/disk.vmdk"}]);
-        older["snapshots"] = json!([{"name": "before the update"}]);
-        config["vms"].as_array_mut().unwrap().extend([running, older]);
-    }));
+    let place = Place::with(VCenter::start_as(PASSWORD, troublesome));
     place.give_ca();
     let url = place.vcenter.url("localhost", LINK);
+    let failing =
+        |vm: &str| place.failing(&url).env("V2V_vmName", vm).env(NO_APPLIANCE.0, NO_APPLIANCE.1);
+    let elsewhere = url.replace("/DC/", "/Elsewhere/");
+    let mut pod = place.failing(&elsewhere).env(NO_APPLIANCE.0, NO_APPLIANCE.1).start();
+    let message = pod.fails_with(24, "not-found", SHORT);
+    pod.check(message.contains("datacenter"), format_args!("{message}"));
+    place.untouched(&mut pod);
     let wrong = [
-        (url.replace("/DC/", "/Elsewhere/"), "web", 24, "not-found"),
-        (url.clone(), "no such vm", 24, "not-found"),
-        (url.clone(), "running", 31, "source-busy"),
-        (url.clone(), "with snapshots", 31, "source-busy"),
+        ("no such vm", 24, "not-found", "\"web\""),
+        ("Running", 24, "not-found", "there is \"running\""),
+        ("running", 31, "source-busy", "is running"),
+        // Only virt-v2v finds this out.
+        ("with snapshots", 31, "source-busy", "snapshots"),
+        ("copy of a", 24, "not-found", "\"copy of b\""),
+        ("one disk", 20, "volume", "1 disk"),
+        ("twin", 24, "not-found", "2 VMs have the name"),
     ];
-    for (url, vm, code, class) in wrong {
-        let mut pod = place.failing(&url).env("V2V_vmName", vm).start();
-        pod.fails_with(code, class, SHORT);
+    let mut told = String::new();
+    for (vm, code, class, text) in wrong {
+        let mut pod = failing(vm).start();
+        told = pod.fails_with(code, class, SHORT);
+        pod.check(told.contains(text), format_args!("{vm}: {told}"));
         place.untouched(&mut pod);
     }
-    // The UUID finds the VM whatever its name is; another reference is refused before a disk is read.
-    let uuid = ("V2V_vmUUID", "42000000-1111-2222-3333-444455556667");
-    let mut pod = place.failing(&url).envs(&[uuid, ("V2V_vmName", "no such vm")]).start();
-    pod.fails_with(31, "source-busy", SHORT);
-    let mut pod = place.failing(&url).env("V2V_vmMoref", "vm-1").start();
+    // Of the two twins the second runs, so that is the one that was chosen.
+    let uuid = "42000000-1111-2222-3333-444455556671";
+    let second = reference_of(&told, uuid).unwrap();
+    for chosen in [("V2V_vmMoref", second.as_str()), ("V2V_vmUUID", uuid)] {
+        let mut pod = failing("twin").envs(&[chosen]).start();
+        pod.fails_with(31, "source-busy", SHORT);
+        place.untouched(&mut pod);
+    }
+    let mut pod = failing("web").env("V2V_vmMoref", "vm-1").start();
     let message = pod.fails_with(24, "not-found", SHORT);
-    pod.check(message.contains("instead of vm-1"), format_args!("{message}"));
+    pod.check(message.contains("is not vm-1"), format_args!("{message}"));
     place.untouched(&mut pod);
 
     fs::write(place.scratch.path("secrets/secretKey"), "wrong\n").unwrap();
-    let mut pod = place.failing(&url).start();
+    let mut pod = failing("web").start();
     pod.fails_with(21, "auth", SHORT);
     place.untouched(&mut pod);
+    let logins = place.vcenter.stats()["logins_failed"].as_u64();
+    pod.check(
+        logins == Some(1),
+        format_args!("one try, since more may lock the user out: {logins:?}"),
+    );
 }
 
 #[test]
 fn a_guest_comes_from_an_esxi_host_with_convert() {
     let (_lab, _turn) = (lab(), turn());
-    let place = Place::with(VCenter::start_as(PASSWORD, |config| {
-        let config = config.as_object_mut().unwrap();
-        config.insert("mode".to_owned(), json!("esx"));
-        config.insert("user".to_owned(), json!("root"));
-        for key in ["datacenter", "cluster", "host"] {
-            config.remove(key);
-        }
-    }));
+    let place = Place::with(VCenter::start_as(PASSWORD, esxi));
     let (work, out) = (place.work(), place.scratch.folder("out"));
     let url = format!("esx://root@localhost:{}", place.vcenter.port);
     fs::copy(place.vcenter.ca(), place.scratch.path("secrets/cacert")).unwrap();
