@@ -79,13 +79,16 @@ impl Lab {
         thumbprint: Option<Fingerprint>,
     ) -> Opened {
         let place = place.as_ref().to_str().unwrap().parse().unwrap();
-        let wanted = Wanted { place, verify, trust: TrustMode::Auto, thumbprint };
+        self.open_wanted(&Wanted { place, verify, trust: TrustMode::Auto, thumbprint }, login).await
+    }
+
+    pub async fn open_wanted(&self, wanted: &Wanted, login: &Login) -> Opened {
         // A new folder each time, as a new run has.
         let number = fs::read_dir(self.run.path()).unwrap().count();
         let run = self.run.path().join(number.to_string());
         fs::create_dir(&run).unwrap();
         let mut report = Report::default();
-        let result = ova::open(&wanted, login, &self.toolbox, &run, &mut report).await;
+        let result = ova::open(wanted, login, &self.toolbox, &run, &mut report).await;
         Opened { result, report }
     }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 use v2v_pod::failure::Class;
-use v2v_pod::ova::{Login, Verify};
+use v2v_pod::ova::{Login, Verify, Wanted};
+use v2v_pod::vsphere::access::TrustMode;
 use v2v_pod_tests::ova::{OvfDisk, PASSWORD, USER, Web, manifest, must, tar};
 
 /// Whom the server trusts, and by whom it is trusted.
@@ -153,7 +154,7 @@ async fn broken_connections_are_made_again() {
 }
 
 #[tokio::test]
-async fn a_thumbprint_is_enough_and_must_fit() {
+async fn a_thumbprint_is_enough_and_must_fit_and_insecure_is_said() {
     let (lab, web) = (Lab::new(), Web::anywhere());
     tar(&lab.files(), "ustar", &web.dir().join("web.ova"), &["web.ovf", "disk.vmdk"]);
     let args = ["x509", "-noout", "-fingerprint", "-sha256", "-in"];
@@ -167,6 +168,12 @@ async fn a_thumbprint_is_enough_and_must_fit() {
     let other = "00:".repeat(31) + "00";
     let wrong = lab.open_as(web.url("web.ova"), Verify::Auto, &none, Some(other.parse().unwrap()));
     assert_eq!(wrong.await.failure().class, Class::Trust);
+    let place = web.url("web.ova").parse().unwrap();
+    let trust = TrustMode::Insecure;
+    let insecure = Wanted { place, verify: Verify::Auto, trust, thumbprint: None };
+    let source = lab.open_wanted(&insecure, &none).await.good();
+    assert!(source.trust == "insecure" && source.warnings.len() == 1, "{source:?}");
+    lab.is_same(&source);
 }
 
 #[tokio::test]
