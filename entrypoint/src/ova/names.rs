@@ -87,7 +87,12 @@ impl Name {
     /// Whether it ends like this, in any case.
     pub fn has_extension(&self, extension: &str) -> bool {
         let found = self.0.rsplit('/').next().and_then(|file| file.rsplit_once('.'));
-        found.is_some_and(|(_, e)| e.eq_ignore_ascii_case(extension))
+        found.is_some_and(|(_, e)| e.eq_ignore_ascii_case(extension)) && !self.is_shadow()
+    }
+
+    /// macOS packs the attributes of `web.ovf` as `._web.ovf`.
+    fn is_shadow(&self) -> bool {
+        self.0.rsplit('/').next().is_some_and(|file| file.starts_with("._"))
     }
 
     /// The same name with `text` behind it.
@@ -99,7 +104,7 @@ impl Name {
     /// Whether every tool that virt-v2v hands it to (a shell, tar, its own list of tar's output) takes it for what it is.
     pub fn is_plain(&self) -> bool {
         let harmless = |c: char| c.is_ascii_alphanumeric() || "._-+=@/".contains(c);
-        !self.0.starts_with('-') && self.0.chars().all(harmless)
+        !self.0.starts_with('-') && self.0.chars().all(harmless) && !self.is_shadow()
     }
 }
 
@@ -129,6 +134,14 @@ mod tests {
             assert!(Name::parse(raw.as_bytes()).is_err(), "{raw:?}");
         }
         assert!(Name::parse(b"\xff.ovf").is_err() && Name::parse(&[b'a'; 2000]).is_err());
+    }
+
+    #[test]
+    fn what_macos_adds_is_no_description() {
+        let name = |raw: &str| Name::parse(raw.as_bytes()).unwrap();
+        assert!(name("sub/web.OVF").has_extension("ovf"));
+        let shadow = name("__MACOSX/._web.ovf");
+        assert!(!shadow.has_extension("ovf") && !shadow.is_plain());
     }
 
     #[test]
