@@ -15,10 +15,10 @@ minimum_go=1.19 # in tests/lab/vcenter/go.mod
 build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
 # runc: crun refuses the hybrid cgroups of some hosts.
 image_packages=(buildah podman runc debootstrap ca-certificates)
-# strace: faults put into system calls; fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser;
+# openssh-server, libvirt-daemon: the lab's Xen host (tests/lab/xen-host.sh). strace: faults put into system calls; fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser;
 # nginx: OVAs on a web server.
 lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
-    openssl gnutls-bin strace bsdextrautils xfsprogs nbd-server openssh-client xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2 nginx xz-utils)
+    openssl gnutls-bin strace bsdextrautils xfsprogs nbd-server openssh-client openssh-server libvirt-daemon libvirt-clients xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2 nginx xz-utils)
 
 # shellcheck source=/dev/null
 . /etc/os-release
@@ -92,17 +92,30 @@ done
 [ ${#unknown[@]} -eq 0 ] || die "apt does not know: ${unknown[*]} (Debian ${VERSION_ID}, component main, with updates and security)"
 say "installing ${#missing[@]} packages"
 log=$(mktemp)
-remove=("$log")
-trap 'rm -f "${remove[@]}"' EXIT
-# No package's service is to run (nginx's would take port 80): the tests start what they need by themselves.
-policy=/usr/sbin/policy-rc.d
+# A machine that is to build and test does not become a server by it: no package starts its services.
+policy=/usr/sbin/policy-rc.d made=''
 if [ ! -e "$policy" ]; then
+    made=$policy
     printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 0755 "$policy"
-    remove+=("$policy")
+    chmod 755 "$policy"
 fi
+trap 'rm -f "$log" ${made:+"$made"}' EXIT
 apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || {
     tail -20 "$log" >&2
     die "apt-get install failed (above) for: ${missing[*]}"
 }
+# Nor at the machine's next start.
+if [ -d /run/systemd/system ]; then
+    for package in "${missing[@]}"; do
+        case $package in
+        openssh-server) units=(ssh.service ssh.socket) ;;
+        nginx) units=(nginx.service) ;;
+        libvirt-daemon) units=(libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket virtlogd.socket virtlockd.socket libvirt-guests.service) ;;
+        *) continue ;;
+        esac
+        for unit in "${units[@]}"; do
+            if systemctl is-enabled --quiet "$unit" 2>/dev/null; then systemctl disable --quiet "$unit"; fi
+        done
+    done
+fi
 say "$*: done"

@@ -66,6 +66,12 @@ impl Evidence {
         Failure::new(class.unwrap_or(Class::Conversion), one_line(own))
     }
 
+    /// What a helper said, the last first, when its lines begin like this.
+    pub fn of_helper(&self, start: &str) -> impl Iterator<Item = (Option<Class>, &str)> {
+        let lines = self.helpers.iter().rev().filter(move |l| l.starts_with(start));
+        lines.map(|l| (class_of(l), l.as_str()))
+    }
+
     fn blame_helpers(&self) -> Option<Failure> {
         let (class, line) = self.helpers.iter().rev().find_map(|l| Some((class_of(l)?, l)))?;
         Some(Failure::new(class, one_line(line)))

@@ -11,7 +11,8 @@ pub const RULES: &[Rule] = &[
     (Class::Auth, &[
         "incorrect username or password", "incorrect user name or password",
         "cannot complete login", "authentication failed", "login failed",
-        "response code said error: 401", "error: 401", "permission denied (publickey",
+        "response code said error: 401", "error: 401", "permission denied (",
+        "all possible authentication methods failed", "sftp server: permission denied",
         "permission denied, please try again", "invalid user name or password",
         "wrong password",
     ]),
@@ -19,6 +20,7 @@ pub const RULES: &[Rule] = &[
         "thumbprint", "ssl certificate problem", "certificate verify failed",
         "self-signed certificate", "self signed certificate",
         "certificate cannot be authenticated", "host key verification failed",
+        "host key for server", "host key is unknown",
         "certificate has expired", "no alternative certificate subject name",
         "does not match target host name", "certificate subject name", "ssl peer certificate",
         "server verification failed", "certificate signer not trusted",
@@ -68,14 +70,14 @@ pub const RULES: &[Rule] = &[
         "connection refused", "no route to host", "network is unreachable", "timed out",
         "timeout was reached", "connection reset by peer", "could not connect",
         "couldn't connect", "failed to connect to", "unable to connect to server",
-        "broken pipe", "nbd_clientopen", "ssl connect error", "handshake failed",
+        "broken pipe", "socket error", "failed to connect to remote host", "nbd_clientopen", "ssl connect error", "handshake failed",
         "non-properly terminated", "transferred a partial file",
     ]),
     (Class::NotFound, &[
         "domain not found", "no domain with matching", "could not find datacenter",
         "could not find compute resource", "could not find host system", "could not find '",
         "could not find \"", "404 not found", "error: 404", "url not found",
-        "failed to get domain", "no such file or directory", "does not exist",
+        "failed to get domain", "sftp server: no such file", "no such file or directory", "does not exist",
         "cannot find the path", "file not found", "http response code 404",
     ]),
     (Class::Memory, &[
@@ -121,5 +123,11 @@ pub const GENERIC: [&str; 8] = [
 /// Errors of nbdkit that say no more than that its client has gone: a consequence of the failure,
 /// printed after its cause, or before it, as the threads go (nbdkit server/protocol.c). Threads
 /// also cut each other's lines, so that what stands before these words may be missing.
-pub const ECHOES: [&str; 5] =
-    ["write reply: ", "write data: ", "write error data: ", "read request: ", "read data: "];
+pub const ECHOES: [&str; 6] = [
+    "write reply: ",
+    "write data: ",
+    "write error data: ",
+    "write error reply: ",
+    "read request: ",
+    "read data: ",
+];

@@ -107,6 +107,7 @@ Examples:
   v2v-pod convert -i ova appliance.ova --to /srv/out
   v2v-pod convert -i ova https://me@files.example.com/web.ova -ip password.txt --to /srv/out
   v2v-pod convert -i libvirt -ic vpx://admin@vcenter/DC/esx1 -ip password.txt web --to /srv/out
+  v2v-pod convert -i libvirt -ic xen+ssh://root@xen1/ --identity id_ed25519 --known-hosts known_hosts web --to /srv/out
   v2v-pod convert -i libvirtxml web.xml --to /srv/out";
 
 /// Kind of source.
@@ -171,7 +172,7 @@ pub struct ConvertArgs {
     #[arg(long = "ic", value_name = "URL")]
     pub libvirt_url: Option<String>,
     /// File with the password in its first line [also: -ip]
-    #[arg(long = "ip", value_name = "FILE")]
+    #[arg(long = "ip", visible_alias = "password-file", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Reference of the VM (vm-21), where several have its name
     #[arg(long, value_name = "MOREF")]
@@ -212,15 +213,24 @@ pub struct ConvertArgs {
     /// Read the targets back and compare them with what was read
     #[arg(long)]
     pub verify: bool,
-    /// How a vCenter, an ESXi host or a web server proves itself
+    /// How a vCenter, ESXi or Xen host or a web server proves itself (Xen: ca means --known-hosts)
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub trust: TrustMode,
     /// CA certificates for it (default: the system's)
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// SHA-1 or SHA-256 thumbprint of its certificate
+    /// SHA-1 or SHA-256 thumbprint of its certificate; of a Xen host's key SHA256:…
     #[arg(long, value_name = "AA:BB:…")]
     pub thumbprint: Option<Fingerprint>,
+    /// Host keys that a Xen host may have
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts: Option<PathBuf>,
+    /// Private key for a Xen host
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Also the SHA-1 algorithms of an old Xen host's sshd
+    #[arg(long)]
+    pub ssh_legacy: bool,
     /// New starts of virt-v2v after a failure of the source that may pass
     #[arg(long, default_value_t = SOURCE_RETRIES, value_name = "NUMBER")]
     pub source_retries: u32,

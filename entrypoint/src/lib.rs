@@ -39,3 +39,4 @@ pub mod vddk;
 pub mod vm_result;
 pub mod volumes;
 pub mod vsphere;
+pub mod xen;

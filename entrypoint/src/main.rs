@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use v2v_pod::xen::front;
 use v2v_pod::{app, init, nbdcopy, nbdkit_front, secret, shim};
 
 fn main() -> ExitCode {
@@ -26,6 +27,12 @@ fn main() -> ExitCode {
     }
     if shim::is_name(name.as_ref(), nbdkit_front::NAME) {
         return ExitCode::from(nbdkit_front::run(words.collect()));
+    }
+    if shim::is_name(name.as_ref(), front::SSH) {
+        return ExitCode::from(front::run_ssh(words.collect()));
+    }
+    if shim::is_name(name.as_ref(), front::ASKPASS) {
+        return ExitCode::from(front::run_askpass(name.as_ref(), words.next().as_ref()));
     }
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();

@@ -12,8 +12,17 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// Forklift puts the whole secret into the pod's environment, with this prefix. Nobody reads the password from there.
-const SECRET_VARIABLES: [&str; 3] = ["V2V_secretKey", "V2V_password", "V2V_token"];
+/// Forklift puts the whole secret into the pod's environment, with this prefix. Nobody reads a password or a key from there.
+const SECRET_VARIABLES: [&str; 8] = [
+    "V2V_secretKey",
+    "V2V_password",
+    "V2V_token",
+    "V2V_ssh-privatekey",
+    "V2V_sshprivatekey",
+    "V2V_id_ed25519",
+    "V2V_id_ecdsa",
+    "V2V_id_rsa",
+];
 
 /// The password in a file.
 pub fn read(path: &Path, what: &str) -> Result<String, Failure> {
@@ -81,6 +90,13 @@ mod tests {
         let path = dir.path().join("secretKey");
         fs::write(&path, bytes).unwrap();
         read(&path, "password")
+    }
+
+    #[test]
+    fn every_key_of_the_secret_leaves_the_environment() {
+        for name in crate::xen::secrets::IDENTITY {
+            assert!(SECRET_VARIABLES.contains(&format!("V2V_{name}").as_str()), "{name}");
+        }
     }
 
     #[test]

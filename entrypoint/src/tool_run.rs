@@ -15,6 +15,7 @@ use crate::toolbox::Toolbox;
 use crate::vddk::watch::Watch;
 use crate::volumes::{self, Volumes};
 use crate::vsphere::domain_watch::Meant;
+use crate::xen::said;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::{Future, pending};
@@ -172,6 +173,7 @@ impl Runner {
         let judged = judge(tool, &ended.map_err(|e| not_run(&e))?, &ear.evidence);
         judged.map_err(|failure| {
             let failure = explain(failure, &ear.watch);
+            let failure = said::explain(failure, &ear.evidence, copied);
             let again = failure.passing && !copied && !tool.in_place();
             Failed { failure, again }
         })?;

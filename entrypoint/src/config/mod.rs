@@ -7,6 +7,7 @@ mod ova;
 pub mod pod;
 pub mod settings;
 mod vsphere;
+pub mod xen;
 
 use thiserror::Error;
 
@@ -40,12 +41,12 @@ pub enum ConfigError {
     },
     /// Nothing says what to do.
     #[error(
-        "V2V_source is not set; it must be vSphere, ova or hyperv (without a subcommand this is a \
+        "V2V_source is not set; it must be vSphere, ova, hyperv or xen (without a subcommand this is a \
          pod's entrypoint: see `v2v-pod --help`)"
     )]
     NoSource,
     /// `V2V_source` is something else.
-    #[error("V2V_source is {0:?}; it must be exactly vSphere, ova or hyperv")]
+    #[error("V2V_source is {0:?}; it must be exactly vSphere, ova, hyperv or xen")]
     BadSource(String),
     /// A list that must not be empty is empty.
     #[error("{variable} names no disk")]

@@ -4,6 +4,7 @@
 use super::ConfigError;
 use super::settings::{Values, parse_bool};
 pub use super::vsphere::VSphere;
+use super::xen::Xen;
 use crate::copy::rate::RateSource;
 use crate::grant::CopySettings;
 use crate::ova::Wanted;
@@ -28,6 +29,8 @@ pub enum Source {
     Ova(Wanted),
     /// Disk images of Hyper-V.
     HyperV(Vec<PathBuf>),
+    /// A Xen host, over SSH.
+    Xen(Xen),
 }
 
 /// What the pod is to do.
@@ -309,6 +312,7 @@ impl Reader<'_> {
                 }
                 Ok(Source::HyperV(paths))
             }
+            "xen" => Ok(Source::Xen(Xen::read(self.values)?)),
             "" => Err(ConfigError::NoSource),
             other => Err(ConfigError::BadSource(other.to_owned())),
         }

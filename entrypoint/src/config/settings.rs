@@ -38,11 +38,15 @@ const fn boolean(env: &'static str, flag: &'static str, help: &'static str) -> S
 
 /// Every setting of pod mode. The first block is Forklift's, the second is ours.
 pub const SETTINGS: &[Setting] = &[
-    text("V2V_source", "source", "vSphere, ova or hyperv"),
+    text("V2V_source", "source", "vSphere, ova, hyperv or xen"),
     text("V2V_vmName", "vm-name", "name of the VM at the source"),
     text("V2V_NewName", "new-vm-name", "name of the converted VM (RFC 1123)"),
-    text("V2V_libvirtURL", "libvirt-url", "vpx://… or esx://… of the source"),
-    text("V2V_fingerprint", "fingerprint", "SHA-1 thumbprint of the server, for VDDK"),
+    text("V2V_libvirtURL", "libvirt-url", "vpx://…, esx://… or xen+ssh://… of the source"),
+    text(
+        "V2V_fingerprint",
+        "fingerprint",
+        "thumbprint of the server (xen: SHA256:… of the host key)",
+    ),
     text(
         "V2V_diskPath",
         "disk-path",
@@ -148,8 +152,9 @@ pub const SETTINGS: &[Setting] = &[
     text(
         "V2V_trust",
         "trust",
-        "ours: auto (default), ca, thumbprint or insecure, for vSphere and OVAs at https URLs",
+        "ours: auto (default), ca, thumbprint or insecure, for vSphere, xen and OVAs at https URLs",
     ),
+    boolean("V2V_sshLegacy", "ssh-legacy", "ours: xen: also the SHA-1 algorithms of old hosts"),
     text(
         "V2V_sourceRetries",
         "source-retries",

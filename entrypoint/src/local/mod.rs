@@ -296,8 +296,9 @@ async fn read_source(
                 return Ok((Input::Disks { format: None, paths: Vec::new() }, None));
             };
             let source = server.input(args, single(args)?);
-            // As with an OVA: virt-v2v has the sizes first.
-            Ok((Input::Libvirt(source), server.disks().map(|n| vec![0; n])))
+            // As with an OVA: virt-v2v has the sizes of a vSphere guest first.
+            let sizes = server.sizes().or_else(|| server.disks().map(|n| vec![0; n]));
+            Ok((Input::Libvirt(source), sizes))
         }
     }
 }

@@ -5,13 +5,15 @@ use crate::failure::{Class, Failure};
 use crate::nbdkit_front::{self, Edits};
 use crate::preflight::{self, Report};
 use crate::toolbox::Toolbox;
-use crate::vsphere::access::{self, Access, Given};
+use crate::vsphere::access::{self, Access, Anchors, Given};
 use crate::vsphere::anchors;
 use crate::vsphere::choose::Wanted;
 use crate::vsphere::domain_watch::Meant;
 use crate::vsphere::find::{self, Question, Vm};
 use crate::vsphere::transport::{self, Transport, Wish};
 use crate::vsphere::virsh::Login;
+use crate::xen;
+use crate::xen::url::XenUrl;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use v2v_args::LibvirtInput;
@@ -24,16 +26,21 @@ pub struct Server {
     access: Access,
     transport: Option<Transport>,
     vm: Option<Vm>,
+    /// Of the disks, where they are known.
+    sizes: Option<Vec<u64>>,
 }
 
 /// Looks at the server, when there is one; problems go into the report.
 pub async fn check(
     args: &ConvertArgs,
-    toolbox: &Toolbox,
+    toolbox: &mut Toolbox,
     tmp: &Path,
     report: &mut Report,
 ) -> Option<Server> {
     let url = args.libvirt_url.clone().filter(|_| args.input == InputKind::Libvirt)?;
+    if XenUrl::is_one(&url) {
+        return on_xen(args, url, toolbox, tmp, report).await;
+    }
     if let Some(file) = &args.password_file {
         preflight::check_secret(report, file, "password");
     }
@@ -62,7 +69,38 @@ pub async fn check(
     };
     let access = access?;
     let vm = find_vm(args, &access, toolbox, tmp, report).await;
-    Some(Server { access, transport, vm })
+    Some(Server { access, transport, vm, sizes: None })
+}
+
+/// A Xen host, over SSH.
+async fn on_xen(
+    args: &ConvertArgs,
+    url: String,
+    toolbox: &mut Toolbox,
+    tmp: &Path,
+    report: &mut Report,
+) -> Option<Server> {
+    let given = xen::check::Given {
+        url,
+        user: None,
+        vm: args.sources.first().cloned().unwrap_or_default(),
+        mode: args.trust,
+        pin: args.thumbprint,
+        known_hosts: args.known_hosts.clone(),
+        identity: args.identity.clone(),
+        password: args.password_file.clone(),
+        legacy: args.ssh_legacy,
+    };
+    let guest = xen::check::check(&given, toolbox, tmp, report).await?;
+    let access = Access {
+        url: guest.url,
+        trust: guest.trust,
+        anchors: Anchors::System,
+        thumbprint: None,
+        port: None,
+        warnings: guest.warnings,
+    };
+    Some(Server { access, transport: None, vm: None, sizes: Some(guest.sizes) })
 }
 
 /// The VM at a vCenter or an ESXi host.
@@ -121,7 +159,12 @@ impl Server {
         self.transport.as_ref().map_or("ssh", Transport::name)
     }
 
-    /// `ca`, `thumbprint`, `insecure` or `none`.
+    /// Sizes of the disks, where they are known.
+    pub fn sizes(&self) -> Option<Vec<u64>> {
+        self.sizes.clone()
+    }
+
+    /// `ca`, `known-hosts`, `thumbprint`, `insecure` or `none`.
     pub fn trust(&self) -> &'static str {
         self.access.trust
     }

@@ -49,13 +49,19 @@ impl Edits {
     }
 
     /// Puts the link into `folder`, and the folder at the head of the tools' PATH; nothing when there is nothing to add.
-    /// An earlier set is replaced.
+    /// What an earlier set there has and this one has not, stays.
     pub fn install(&self, folder: &Path, toolbox: &mut Toolbox) -> io::Result<()> {
         if self.is_empty() {
             return Ok(());
         }
         shim::link(folder, NAME)?;
-        shim::write_private(&folder.join(FILE), &serde_json::to_vec(self)?)?;
+        let file = folder.join(FILE);
+        let earlier = if file.exists() { Self::read(folder)? } else { Self::default() };
+        let all = Self {
+            ssh: self.ssh.clone().or(earlier.ssh),
+            cookie_renew: self.cookie_renew.or(earlier.cookie_renew),
+        };
+        shim::write_private(&file, &serde_json::to_vec(&all)?)?;
         toolbox.lead_path(folder);
         Ok(())
     }
@@ -98,6 +104,10 @@ mod tests {
         edits.install(&folder, &mut toolbox).unwrap();
         edits.install(&folder, &mut toolbox).unwrap();
         assert_eq!(Edits::read(&folder).unwrap(), edits);
+        let ssh = SshEdits { config: "/c".into(), known_hosts: "/k".into(), identity: None };
+        let more = Edits { ssh: Some(ssh), ..Edits::default() };
+        more.install(&folder, &mut toolbox).unwrap();
+        assert_eq!(Edits::read(&folder).unwrap(), Edits { ssh: more.ssh, ..edits });
         assert!(folder.join("nbdkit").is_symlink());
         let path = toolbox.var("PATH").unwrap().to_string_lossy().into_owned();
         assert_eq!(path.matches("front").count(), 1, "{path}");

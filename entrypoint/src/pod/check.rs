@@ -1,6 +1,6 @@
 //! The preflight of pod mode.
 
-use super::{Ready, Server};
+use super::{Ready, Server, xen};
 use crate::bus::Bus;
 use crate::config::pod::{Job, PodConfig, PreflightDepth, Source, VSphere};
 use crate::disks::DiskMap;
@@ -84,6 +84,7 @@ async fn look(
         }
         _ => None,
     };
+    let guest = xen::check(config, toolbox, dirs, volumes.as_ref(), report).await;
     check_count(server.as_ref(), volumes.as_ref(), report);
     check_source(config, toolbox, volumes.as_ref(), report).await;
     let accelerator = preflight::check_kvm(report, toolbox, dirs.run).await;
@@ -101,9 +102,14 @@ async fn look(
     };
     let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
     let volumes = volumes?;
-    bus.emit(&described(config, &volumes, server.as_ref(), ova.as_ref()));
+    let mut described = described(config, &volumes, server.as_ref(), ova.as_ref());
+    if let (Some(guest), Event::Described { trust, .. }) = (&guest, &mut described) {
+        *trust = guest.trust;
+    }
+    bus.emit(&described);
     let warnings = server.iter().flat_map(Server::warnings);
-    for warning in warnings.chain(ova.iter().flat_map(super::ova::warnings)) {
+    let warnings = warnings.chain(ova.iter().flat_map(super::ova::warnings));
+    for warning in warnings.chain(guest.iter().flat_map(xen::warnings)) {
         bus.emit(&Event::Warned(warning));
     }
     Some(Ready {
@@ -124,6 +130,7 @@ async fn look(
         volumes,
         server,
         ova,
+        xen: guest,
         result_port,
     })
 }
@@ -155,6 +162,7 @@ fn helper_needs(config: &PodConfig) -> Vec<Need> {
             let virsh = vsphere.is_some().then(|| need("virsh"));
             virsh.into_iter().chain(overlay.then(|| need("qemu-img"))).collect()
         }
+        Job::Convert(Source::Xen(_)) => vec![need("virsh")],
         _ => Vec::new(),
     }
 }
@@ -379,6 +387,7 @@ fn described(
         }
         Job::Convert(Source::Ova(wanted)) => ("ova", wanted.place.transport()),
         Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
+        Job::Convert(Source::Xen(_)) => ("xen", "ssh"),
         Job::InPlace { .. } => ("in-place", "none"),
     };
     Event::Described {

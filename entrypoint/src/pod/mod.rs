@@ -8,6 +8,7 @@ mod in_place;
 mod ova;
 mod prepare;
 mod serve;
+mod xen;
 
 use crate::bus::Bus;
 use crate::config::ConfigError;
@@ -26,6 +27,7 @@ use crate::vsphere::access::Access;
 use crate::vsphere::domain_watch::Meant;
 use crate::vsphere::find::Vm;
 use crate::vsphere::transport::Transport;
+use crate::xen::check::Guest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
@@ -43,6 +45,8 @@ struct Ready {
     server: Option<Server>,
     /// The OVA, where the source is one that could be opened.
     ova: Option<crate::ova::Source>,
+    /// The guest on a Xen host, where the source is one.
+    xen: Option<Guest>,
     /// Bound but not listening, so that the port is ours and still refuses connections.
     result_port: Option<TcpSocket>,
 }
@@ -196,6 +200,9 @@ impl Pod<'_> {
             Source::Ova(wanted) => (Input::Ova(self.ova_path(wanted)), false, Vec::new()),
             Source::HyperV(paths) => {
                 (Input::Disks { format: None, paths: paths.clone() }, true, Vec::new())
+            }
+            Source::Xen(xen) => {
+                (Input::Libvirt(self.xen_input(&xen.url)), true, config.guest.extra.clone())
             }
         };
         let mut request = Convert {

@@ -147,7 +147,7 @@ pub fn resolve(given: &Given) -> Result<(Trust, String), Failure> {
 }
 
 /// What libvirt makes of it: a number, the last one counts.
-fn no_verify(query: &Query<'_>) -> Result<bool, Failure> {
+pub(crate) fn no_verify(query: &Query<'_>) -> Result<bool, Failure> {
     let mut unverified = false;
     for value in query.values("no_verify") {
         unverified = match value.trim_ascii_start().parse::<i32>() {

@@ -6,7 +6,8 @@
 //!
 //! Rooms: `lab` (what all tests share: image, guests, turns, ports), `volume` (block devices and
 //! folders), `pod` (one container), `process` (what runs in it), `watch` (what a controller and a
-//! viewer see while it runs), `vcenter` (a simulated vCenter that serves real disks, and VDDK's stand-in).
+//! viewer see while it runs), `vcenter` (a simulated vCenter that serves real disks, and VDDK's stand-in),
+//! `xen` (a host reached over SSH).
 
 pub mod lab;
 pub mod pod;
@@ -14,3 +15,4 @@ pub mod process;
 pub mod vcenter;
 pub mod volume;
 pub mod watch;
+pub mod xen;

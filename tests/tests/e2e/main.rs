@@ -20,6 +20,7 @@ mod ova;
 mod preflight;
 mod readers;
 mod vsphere;
+mod xen;
 
 use std::fs;
 use std::path::Path;
