@@ -15,9 +15,10 @@ minimum_go=1.19 # in tests/lab/vcenter/go.mod
 build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
 # runc: crun refuses the hybrid cgroups of some hosts.
 image_packages=(buildah podman runc debootstrap ca-certificates)
-# openssh-server, libvirt-daemon: the lab's Xen host (tests/lab/xen-host.sh). strace: faults put into system calls; fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser.
+# openssh-server, libvirt-daemon: the lab's Xen host (tests/lab/xen-host.sh). strace: faults put into system calls; fdisk, mtools, dosfstools and ovmf: guests made without loop devices; chromium: the live page is tested in a browser;
+# nginx: OVAs on a web server.
 lab_packages=(qemu-system-x86 qemu-utils nbdkit libnbd-bin debootstrap e2fsprogs fdisk dosfstools mtools ovmf util-linux
-    openssl gnutls-bin strace bsdextrautils xfsprogs nbd-server openssh-client openssh-server libvirt-daemon libvirt-clients xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2)
+    openssl gnutls-bin strace bsdextrautils xfsprogs nbd-server openssh-client openssh-server libvirt-daemon libvirt-clients xxd curl jq python3 libxml2-utils chromium fonts-dejavu-core iproute2 nginx xz-utils)
 
 # shellcheck source=/dev/null
 . /etc/os-release
@@ -108,6 +109,7 @@ if [ -d /run/systemd/system ]; then
     for package in "${missing[@]}"; do
         case $package in
         openssh-server) units=(ssh.service ssh.socket) ;;
+        nginx) units=(nginx.service) ;;
         libvirt-daemon) units=(libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket virtlogd.socket virtlockd.socket libvirt-guests.service) ;;
         *) continue ;;
         esac

@@ -25,6 +25,7 @@ pub const RULES: &[Rule] = &[
         "does not match target host name", "certificate subject name", "ssl peer certificate",
         "server verification failed", "certificate signer not trusted",
     ]),
+    (Class::Integrity, &["corrupt ova", "does not match manifest"]),
     (Class::NoSpace, &[
         "no space left on device", "insufficient free space in the conversion server",
         "disk quota exceeded", "tmpdir is low on space",

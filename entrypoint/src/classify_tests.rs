@@ -39,6 +39,10 @@ fn known_errors_have_their_class() {
             Class::GuestFilesystem,
         ),
         ("Could not find key to open LUKS encrypted /dev/sda2.", Class::Encrypted),
+        (
+            "-i ova: corrupt OVA: checksum of disk d.vmdk does not match manifest (actual = 0, expected = 1)",
+            Class::Integrity,
+        ),
         ("some new trouble", Class::Conversion),
     ];
     for (text, want) in known {

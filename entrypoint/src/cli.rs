@@ -7,6 +7,7 @@ use crate::copy::args::{COPY_HELP, CopyArgs};
 use crate::copy::rate::RateArgs;
 use crate::grant::{Copier, CopySettings};
 use crate::guest::image::ImageFormat;
+use crate::ova::Verify;
 use crate::trust::Fingerprint;
 use crate::trust::command::{THUMBPRINT_HELP, ThumbprintArgs};
 use crate::vddk::command::VddkCommand;
@@ -108,6 +109,7 @@ Examples:
   v2v-pod convert -i disk web.qcow2 --to /srv/out
   v2v-pod convert -i disk boot.img data.img --to /dev/vg/boot /mnt/disks/disk1 --name web
   v2v-pod convert -i ova appliance.ova --to /srv/out
+  v2v-pod convert -i ova https://me@files.example.com/web.ova -ip password.txt --to /srv/out
   v2v-pod convert -i libvirt -ic vpx://admin@vcenter/DC/esx1 -ip password.txt web --to /srv/out
   v2v-pod convert -i libvirt -ic xen+ssh://root@xen1/ --identity id_ed25519 --known-hosts known_hosts web --to /srv/out
   v2v-pod convert -i libvirtxml web.xml --to /srv/out";
@@ -117,7 +119,7 @@ Examples:
 pub enum InputKind {
     /// Disk images or devices
     Disk,
-    /// An OVA file or folder
+    /// An OVA: a file, a folder, or an http(s) URL
     Ova,
     /// A guest of the libvirt at -ic
     Libvirt,
@@ -167,6 +169,9 @@ pub struct ConvertArgs {
     /// Accept image files whose virtual size is larger than the room on their file system
     #[arg(long)]
     pub thin: bool,
+    /// Compare an OVA with the checksums of its manifest
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub ova_verify: Verify,
     /// libvirt URL of the source [also: -ic]
     #[arg(long = "ic", value_name = "URL")]
     pub libvirt_url: Option<String>,
@@ -212,7 +217,7 @@ pub struct ConvertArgs {
     /// Read the targets back and compare them with what was read
     #[arg(long)]
     pub verify: bool,
-    /// How a vCenter, ESXi or Xen host proves itself (Xen: ca means --known-hosts)
+    /// How a vCenter, ESXi or Xen host or a web server proves itself (Xen: ca means --known-hosts)
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub trust: TrustMode,
     /// CA certificates for it (default: the system's)

@@ -177,9 +177,11 @@ impl Class {
                 "io",
                 "check the health of the source datastore and of the target volumes, then start again",
             ),
-            Class::Integrity => {
-                (38, "integrity", "check the target volume's storage, and copy the disk again")
-            }
+            Class::Integrity => (
+                38,
+                "integrity",
+                "get an OVA that is not what its manifest says once more; for a target, check the volume's storage and copy the disk again",
+            ),
             Class::Memory => (
                 36,
                 "memory",

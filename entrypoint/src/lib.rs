@@ -19,6 +19,7 @@ pub mod local;
 pub mod log;
 pub mod nbdcopy;
 pub mod nbdkit_front;
+pub mod ova;
 pub mod pod;
 pub mod preflight;
 pub mod progress;

@@ -10,7 +10,7 @@
 //! (when two command lines are the same), `differences` (where we differ on purpose), `compare`
 //! (expected against seen), `invariants` (what holds in every case), `suite` (all cases, in parallel, and the report).
 //!
-//! For tests of TLS, here and in `entrypoint`: `pki` (certificates of any shape), `tls` (servers that present them).
+//! For tests of TLS, here and in `entrypoint`: `pki` (certificates of any shape), `tls` (servers that present them). For OVAs: `ova`.
 //!
 //! What is checked beyond the recording, for every case: no child gets a `V2V_*` variable or a
 //! secret, in its environment or on its command line; no secret in the pod's output; port 8080 is
@@ -33,6 +33,7 @@ pub mod inside;
 pub mod invariants;
 pub mod libvirt;
 pub mod loopdev;
+pub mod ova;
 pub mod pki;
 pub mod records;
 pub mod standins;

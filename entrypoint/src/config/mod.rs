@@ -3,6 +3,7 @@
 //! Read once at the start. Nothing after this module looks at the environment.
 
 pub mod goflags;
+mod ova;
 pub mod pod;
 pub mod settings;
 mod vsphere;
@@ -71,6 +72,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: crate::trust::FingerprintError,
     },
+    /// A place of an OVA that is none.
+    #[error("V2V_diskPath: {0}")]
+    Ova(crate::ova::PlaceError),
 }
 
 impl ConfigError {

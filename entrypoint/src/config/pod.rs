@@ -7,6 +7,7 @@ pub use super::vsphere::VSphere;
 use super::xen::Xen;
 use crate::copy::rate::RateSource;
 use crate::grant::CopySettings;
+use crate::ova::Wanted;
 use datapath::units::Rate;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ pub const SOURCE_RETRIES: u32 = 2;
 pub enum Source {
     /// vCenter or ESXi.
     VSphere(VSphere),
-    /// An OVA file or folder.
-    Ova(PathBuf),
+    /// An OVA file or folder, or one on a web server.
+    Ova(Wanted),
     /// Disk images of Hyper-V.
     HyperV(Vec<PathBuf>),
     /// A Xen host, over SSH.
@@ -293,9 +294,9 @@ impl Reader<'_> {
                 Ok(Source::VSphere(self.vsphere(url)?))
             }
             "ova" => {
-                let path = self.required("V2V_diskPath", "ova")?;
+                let place = self.required("V2V_diskPath", "ova")?;
                 self.required("V2V_vmName", "ova")?;
-                Ok(Source::Ova(path.into()))
+                Ok(Source::Ova(self.ova(&place)?))
             }
             "hyperv" => {
                 let list = self.required("V2V_diskPath", "hyperv")?;

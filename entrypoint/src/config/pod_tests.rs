@@ -1,4 +1,5 @@
 use super::*;
+use crate::vsphere::access::TrustMode;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -30,6 +31,24 @@ fn missing_variables_are_named() {
         parse(&[("V2V_source", "ova")]),
         Err(ConfigError::Missing { variable: "V2V_diskPath", .. })
     ));
+}
+
+#[test]
+fn an_ova_is_a_path_or_a_web_address() {
+    let ova = |place: &str, verify: &str| {
+        let env = [("V2V_source", "ova"), ("V2V_vmName", "web"), ("V2V_ovaVerify", verify)];
+        parse(&[&env[..], &[("V2V_diskPath", place), ("V2V_trust", "ca")]].concat())
+    };
+    let Job::Convert(Source::Ova(wanted)) = ova("https://host/web.ova", "always").unwrap().job
+    else {
+        panic!("no OVA")
+    };
+    assert_eq!((wanted.place.transport(), wanted.trust), ("https", TrustMode::Ca));
+    assert!(ova("/ova/web.ova", "").is_ok());
+    for (place, verify) in [("nfs://host/x", ""), ("https://u:hunter2@h/x", ""), ("/x", "maybe")] {
+        let e = ova(place, verify).unwrap_err().to_string();
+        assert!(!e.contains("hunter2") && e.contains("V2V_"), "{e}");
+    }
 }
 
 #[test]

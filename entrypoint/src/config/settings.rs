@@ -47,7 +47,11 @@ pub const SETTINGS: &[Setting] = &[
         "fingerprint",
         "thumbprint of the server (xen: SHA256:… of the host key)",
     ),
-    text("V2V_diskPath", "disk-path", "ova: path of the OVA; hyperv: disks, separated by commas"),
+    text(
+        "V2V_diskPath",
+        "disk-path",
+        "ova: path or URL of the OVA; hyperv: disks, separated by commas",
+    ),
     boolean("V2V_inPlace", "in-place", "convert disks that are already on the volumes"),
     text("V2V_RootDisk", "root-disk", "root file system to convert (default: first)"),
     text("V2V_staticIPs", "static-ips", "MAC:ip:IP,GATEWAY,PREFIX[,DNS…], joined by _"),
@@ -139,11 +143,16 @@ pub const SETTINGS: &[Setting] = &[
         "cookie-renew",
         "ours: seconds after which a session is begun anew over HTTPS (virt-v2v: 1500)",
     ),
+    text(
+        "V2V_ovaVerify",
+        "ova-verify",
+        "ours: compare with the manifest: auto (default), always or never (ova)",
+    ),
     text("V2V_transport", "transport", "ours: auto (default), vddk or https, for vSphere"),
     text(
         "V2V_trust",
         "trust",
-        "ours: auto (default), ca, thumbprint or insecure, for vSphere and xen",
+        "ours: auto (default), ca, thumbprint or insecure, for vSphere, xen and OVAs at https URLs",
     ),
     boolean("V2V_sshLegacy", "ssh-legacy", "ours: xen: also the SHA-1 algorithms of old hosts"),
     text(

@@ -32,19 +32,28 @@ pub struct VSphere {
 impl Reader<'_> {
     /// With this URL.
     pub(super) fn vsphere(&self, url: String) -> Result<VSphere, ConfigError> {
-        let fingerprint = self.values.get("V2V_fingerprint").map(str::parse).transpose();
-        let fingerprint = fingerprint
-            .map_err(|source| ConfigError::Thumbprint { variable: "V2V_fingerprint", source })?;
         Ok(VSphere {
             url,
-            fingerprint,
-            trust: self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)?,
+            fingerprint: self.fingerprint()?,
+            trust: self.trust()?,
             transport: self.choice("V2V_transport", "auto, vddk or https", value_of)?,
             vm_uuid: self.uuid()?,
             vm_moref: self.text("V2V_vmMoref"),
             cookie_renew: self.cookie_renew()?,
             hostname: self.text("V2V_HOSTNAME"),
         })
+    }
+
+    /// For an OVA on a web server as well.
+    pub(super) fn trust(&self) -> Result<TrustMode, ConfigError> {
+        self.choice("V2V_trust", "auto, ca, thumbprint or insecure", value_of)
+    }
+
+    /// Likewise.
+    pub(super) fn fingerprint(&self) -> Result<Option<Fingerprint>, ConfigError> {
+        let variable = "V2V_fingerprint";
+        let parsed = self.values.get(variable).map(str::parse).transpose();
+        parsed.map_err(|source| ConfigError::Thumbprint { variable, source })
     }
 
     fn cookie_renew(&self) -> Result<Option<Duration>, ConfigError> {

@@ -1,5 +1,6 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
+mod ova;
 mod server;
 mod source;
 mod targets;
@@ -44,10 +45,15 @@ struct Local<'a> {
     virt_v2v: Tool,
     inspector: Tool,
     input: Input,
+    /// Serves the disks, where it is the source.
+    _ova: Option<crate::ova::Source>,
     /// virt-v2v writes into this folder itself; there are no volumes then.
     direct: Option<PathBuf>,
     run_dir: &'a Path,
 }
+
+/// What of the source had to be opened before.
+type Opened<'a> = (Option<&'a Server>, Option<&'a crate::ova::Source>);
 
 /// Runs a local conversion. Nothing is written before all checks passed.
 pub async fn run(
@@ -118,7 +124,9 @@ async fn check<'a>(
     needs.extend(args.inspect.then_some(Need { tool: "virt-v2v-inspector", fact: None }));
     let features = preflight::check_tools(&mut report, toolbox, &needs).await;
     let server = server::check(args, toolbox, run_dir, &mut report).await;
-    let prepared = source::prepare(args, toolbox, server.as_ref(), run_dir, &mut report).await;
+    let ova = ova::check(args, toolbox, run_dir, &mut report).await;
+    let opened = (server.as_ref(), ova.as_ref());
+    let prepared = source::prepare(args, toolbox, opened, run_dir, &mut report).await;
     let start = report.failure().is_some();
     preflight::check_appliance(&mut report, toolbox, start).await;
     report.log();
@@ -129,7 +137,7 @@ async fn check<'a>(
         Failure::new(Class::Internal, "preflight found no problem but no volumes either")
     })?;
     let name = guest_name(args);
-    bus.emit(&described(args, &name, &volumes, server.as_ref()));
+    bus.emit(&described(args, &name, &volumes, (server.as_ref(), ova.as_ref())));
     if let Some(server) = &server {
         server.narrow(toolbox, run_dir)?;
         server::edit_nbdkit(args, toolbox, run_dir)?;
@@ -165,6 +173,7 @@ async fn check<'a>(
             copies: false,
         },
         input,
+        _ova: ova,
         direct,
         run_dir,
     })
@@ -176,7 +185,7 @@ fn guest_name(args: &ConvertArgs) -> String {
         let source = args.sources.first().map_or("guest", String::as_str);
         let stem = match args.input {
             InputKind::Libvirt => source.to_owned(),
-            _ => Path::new(source)
+            _ => Path::new(crate::ova::place::path_of(source))
                 .file_stem()
                 .map_or_else(|| "guest".to_owned(), |s| s.to_string_lossy().into_owned()),
         };
@@ -215,10 +224,15 @@ fn out_folder(args: &ConvertArgs) -> Result<PathBuf, Failure> {
     absolute(&dir)
 }
 
-fn described(args: &ConvertArgs, name: &str, volumes: &Volumes, server: Option<&Server>) -> Event {
+fn described(
+    args: &ConvertArgs,
+    name: &str,
+    volumes: &Volumes,
+    (server, ova): Opened<'_>,
+) -> Event {
     let (source, transport) = match args.input {
         InputKind::Disk => ("disk", "file"),
-        InputKind::Ova => ("ova", "file"),
+        InputKind::Ova => ("ova", ova.map_or("file", |o| o.transport)),
         InputKind::Libvirtxml => ("libvirtxml", "file"),
         InputKind::Libvirt => ("libvirt", server.map_or("https", Server::transport)),
     };
@@ -226,7 +240,7 @@ fn described(args: &ConvertArgs, name: &str, volumes: &Volumes, server: Option<&
         vm: name.to_owned(),
         source,
         transport,
-        trust: server.map_or("", Server::trust),
+        trust: server.map(Server::trust).or(ova.map(|o| o.trust)).unwrap_or_default(),
         targets: volumes.names(),
     }
 }

@@ -1,7 +1,7 @@
 //! The source of `convert`: what it is, how large its disks are, and whether the targets fit.
 
+use super::Opened;
 use super::guest_name;
-use super::server::Server;
 use super::targets::{Targets, absolute, targets};
 use crate::cli::{ConvertArgs, InputKind};
 use crate::disks::{DiskMap, Pv};
@@ -11,7 +11,6 @@ use crate::guest::domain_disks::parse_disks;
 use crate::guest::domain_xml::{DiskLink, DomainXmlError, point_disks};
 use crate::preflight::Report;
 use crate::sources::measure::{Image, Measured, common_format, measure_all};
-use crate::sources::ova_disk_count;
 use crate::toolbox::Toolbox;
 use crate::volumes::{self, Volumes};
 use std::fs;
@@ -33,7 +32,7 @@ struct Found {
 pub async fn prepare(
     args: &ConvertArgs,
     toolbox: &Toolbox,
-    server: Option<&Server>,
+    opened: Opened<'_>,
     run_dir: &Path,
     report: &mut Report,
 ) -> Option<(Input, Volumes, Option<PathBuf>)> {
@@ -41,7 +40,7 @@ pub async fn prepare(
         report.problem("source", failure);
         None
     };
-    let Found { input, sizes, files } = match read(args, toolbox, server, run_dir).await {
+    let Found { input, sizes, files } = match read(args, toolbox, opened, run_dir).await {
         Ok(source) => source,
         Err(failure) => return fail(failure),
     };
@@ -101,38 +100,42 @@ fn overwrites_source(files: &[PathBuf], map: &DiskMap) -> Option<Failure> {
 async fn read(
     args: &ConvertArgs,
     toolbox: &Toolbox,
-    server: Option<&Server>,
+    (server, ova): Opened<'_>,
     run_dir: &Path,
 ) -> Result<Found, Failure> {
     match args.input {
         InputKind::Disk => read_disks(args, toolbox, run_dir).await,
-        InputKind::Ova => {
-            let path = absolute(Path::new(single(args)?))?;
-            let disks = ova_disk_count(&path)?;
-            // The sizes are checked when virt-v2v has the disks open; the number is needed now.
-            let sizes = disks.map(|n| vec![0; n]);
-            Ok(Found { input: Input::Ova(path.clone()), sizes, files: vec![path] })
-        }
+        InputKind::Ova => Ok(ova.map_or_else(unknown, |ova| Found {
+            input: Input::Ova(ova.path.clone()),
+            sizes: Some(ova.sizes.clone()),
+            files: ova.files.clone(),
+        })),
         InputKind::Libvirtxml => read_domain(args, toolbox, run_dir).await,
         InputKind::Libvirt => {
             if args.libvirt_url.is_none() {
                 return Err(Failure::new(Class::Config, "-i libvirt needs the URL of the source")
                     .advise("add -ic URL, e.g. -ic vpx://admin@vcenter/DC/esx1"));
             }
-            // Without it, what is wrong with the server is in the report already.
-            let Some(server) = server else {
-                let input = Input::Disks { format: None, paths: Vec::new() };
-                return Ok(Found { input, sizes: None, files: Vec::new() });
-            };
+            let Some(server) = server else { return Ok(unknown()) };
             let input = Input::Libvirt(server.input(args, single(args)?));
-            // As with an OVA: virt-v2v has the sizes of a vSphere guest first.
+            // virt-v2v has the sizes of a vSphere guest first.
             let sizes = server.sizes().or_else(|| server.disks().map(|n| vec![0; n]));
             Ok(Found { input, sizes, files: Vec::new() })
         }
     }
 }
 
-fn single(args: &ConvertArgs) -> Result<&str, Failure> {
+/// What is wrong with the source is in the report already.
+fn unknown() -> Found {
+    Found {
+        input: Input::Disks { format: None, paths: Vec::new() },
+        sizes: None,
+        files: Vec::new(),
+    }
+}
+
+/// The only source.
+pub fn single(args: &ConvertArgs) -> Result<&str, Failure> {
     match args.sources.as_slice() {
         [one] => Ok(one),
         more => Err(Failure::new(

@@ -6,8 +6,8 @@ use crate::config::pod::{Job, PodConfig, PreflightDepth, Source, VSphere};
 use crate::disks::DiskMap;
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
+use crate::ova;
 use crate::preflight::{self, Need, Report};
-use crate::sources;
 use crate::sources::measure::{self, Image};
 use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
@@ -78,6 +78,12 @@ async fn look(
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
     let server = check_server(config, toolbox, dirs, report).await;
+    let ova = match &config.job {
+        Job::Convert(Source::Ova(wanted)) => {
+            super::ova::check(config, wanted, (toolbox, dirs), volumes.as_ref(), report).await
+        }
+        _ => None,
+    };
     let guest = xen::check(config, toolbox, dirs, volumes.as_ref(), report).await;
     check_count(server.as_ref(), volumes.as_ref(), report);
     check_source(config, toolbox, volumes.as_ref(), report).await;
@@ -96,12 +102,13 @@ async fn look(
     };
     let answered = |i: usize| features.get(i).is_some_and(v2v_args::Features::answered);
     let volumes = volumes?;
-    let mut described = described(config, &volumes, server.as_ref());
+    let mut described = described(config, &volumes, server.as_ref(), ova.as_ref());
     if let (Some(guest), Event::Described { trust, .. }) = (&guest, &mut described) {
         *trust = guest.trust;
     }
     bus.emit(&described);
     let warnings = server.iter().flat_map(Server::warnings);
+    let warnings = warnings.chain(ova.iter().flat_map(super::ova::warnings));
     for warning in warnings.chain(guest.iter().flat_map(xen::warnings)) {
         bus.emit(&Event::Warned(warning));
     }
@@ -122,6 +129,7 @@ async fn look(
         inspector_no_fstrim: no_fstrim(1),
         volumes,
         server,
+        ova,
         xen: guest,
         result_port,
     })
@@ -215,13 +223,11 @@ async fn check_server(
 ) -> Option<Server> {
     let vsphere = config.job.vsphere()?;
     let paths = &config.paths;
-    let ca = paths.secret_key.with_file_name("cacert");
     let given = Given {
         url: vsphere.url.clone(),
         mode: vsphere.trust,
         thumbprint: vsphere.fingerprint,
-        // A secret made from a form has the key even when nothing was filled in.
-        ca: (ca.exists() && !is_empty(&ca)).then_some(ca),
+        ca: given_ca(config),
         ca_link: Some(CA_LINK.into()),
     };
     let access = access::check(&given, report).await;
@@ -277,6 +283,12 @@ fn check_count(server: Option<&Server>, volumes: Option<&Volumes>, report: &mut 
     }
 }
 
+/// The CA certificates of the secret. One made from a form has the key even when nothing was filled in.
+pub fn given_ca(config: &PodConfig) -> Option<PathBuf> {
+    let ca = config.paths.secret_key.with_file_name("cacert");
+    (ca.exists() && !is_empty(&ca)).then_some(ca)
+}
+
 fn is_empty(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|bytes| bytes.trim_ascii().is_empty())
 }
@@ -307,36 +319,25 @@ async fn check_source(
     volumes: Option<&Volumes>,
     report: &mut Report,
 ) {
-    match &config.job {
-        Job::Convert(Source::HyperV(paths)) => {
-            if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
-                let problem = volumes.map.count_error(paths.len());
-                report.problem("source", Failure::new(Class::Volume, problem.to_string()));
-                return;
-            }
-            match hyperv_sizes(toolbox, paths).await {
-                Ok(sizes) => {
-                    let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
-                    if problems.is_empty() {
-                        report.ok("source", format!("{} disk(s)", sizes.len()));
-                    } else {
-                        report.problem("source", crate::volumes::failure(&problems));
-                    }
-                }
-                Err(failure) if failure.class == Class::Config => {
-                    report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
-                }
-                Err(failure) => report.note("source", failure.message, failure.advice),
+    let Job::Convert(Source::HyperV(paths)) = &config.job else { return };
+    if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
+        let problem = volumes.map.count_error(paths.len());
+        report.problem("source", Failure::new(Class::Volume, problem.to_string()));
+        return;
+    }
+    match hyperv_sizes(toolbox, paths).await {
+        Ok(sizes) => {
+            let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
+            if problems.is_empty() {
+                report.ok("source", format!("{} disk(s)", sizes.len()));
+            } else {
+                report.problem("source", crate::volumes::failure(&problems));
             }
         }
-        Job::Convert(Source::Ova(path)) if !path.exists() => {
-            report.note(
-                "source",
-                sources::not_found(path),
-                "check V2V_diskPath and the mount of the OVA volume",
-            );
+        Err(failure) if failure.class == Class::Config => {
+            report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
         }
-        _ => {}
+        Err(failure) => report.note("source", failure.message, failure.advice),
     }
 }
 
@@ -381,12 +382,17 @@ fn bind(port: u16) -> std::io::Result<TcpSocket> {
     })
 }
 
-fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> Event {
+fn described(
+    config: &PodConfig,
+    volumes: &Volumes,
+    server: Option<&Server>,
+    ova: Option<&ova::Source>,
+) -> Event {
     let (source, transport) = match &config.job {
         Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
             ("vsphere", server.map_or("https", |s| s.transport.name()))
         }
-        Job::Convert(Source::Ova(_)) => ("ova", "file"),
+        Job::Convert(Source::Ova(wanted)) => ("ova", wanted.place.transport()),
         Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
         Job::Convert(Source::Xen(_)) => ("xen", "ssh"),
         Job::InPlace { .. } => ("in-place", "none"),
@@ -395,7 +401,7 @@ fn described(config: &PodConfig, volumes: &Volumes, server: Option<&Server>) -> 
         vm: config.vm_name.clone(),
         source,
         transport,
-        trust: server.map_or("", |s| s.access.trust),
+        trust: server.map(|s| s.access.trust).or(ova.map(|o| o.trust)).unwrap_or_default(),
         targets: volumes.names(),
     }
 }

@@ -5,6 +5,7 @@
 mod check;
 mod domain;
 mod in_place;
+mod ova;
 mod prepare;
 mod serve;
 mod xen;
@@ -14,6 +15,7 @@ use crate::config::ConfigError;
 use crate::config::pod::{Job, PodConfig, Source, VSphere};
 use crate::event::{Event, Phase};
 use crate::failure::{Class, Failure};
+use crate::ova::{Place, Wanted};
 use crate::preflight::Report;
 use crate::rundir::RunDir;
 use crate::supervise::stop::Stop;
@@ -41,6 +43,8 @@ struct Ready {
     inspector_no_fstrim: bool,
     /// The server, where the source is on one.
     server: Option<Server>,
+    /// The OVA, where the source is one that could be opened.
+    ova: Option<crate::ova::Source>,
     /// The guest on a Xen host, where the source is one.
     xen: Option<Guest>,
     /// Bound but not listening, so that the port is ours and still refuses connections.
@@ -152,7 +156,11 @@ impl Pod<'_> {
         self.prepare()?;
         self.enter(Phase::Convert)?;
         match &self.config.job {
-            Job::Convert(source) => self.convert(source).await?,
+            Job::Convert(source) => {
+                self.convert(source).await?;
+                // What served its disks ends here.
+                self.ready.ova = None;
+            }
             Job::InPlace { vsphere, overlay } => {
                 self.convert_in_place(vsphere.as_ref(), *overlay).await?;
             }
@@ -189,7 +197,7 @@ impl Pod<'_> {
                 config.guest.extra.clone(),
             ),
             // Forklift gives OVA sources none of the shared options, and Hyper-V no further ones.
-            Source::Ova(path) => (Input::Ova(path.clone()), false, Vec::new()),
+            Source::Ova(wanted) => (Input::Ova(self.ova_path(wanted)), false, Vec::new()),
             Source::HyperV(paths) => {
                 (Input::Disks { format: None, paths: paths.clone() }, true, Vec::new())
             }
@@ -225,8 +233,24 @@ impl Pod<'_> {
             _ if self.config.new_name.is_some() => self.config.new_name.clone(),
             Source::HyperV(_) => Some(self.config.vm_name.clone()),
             _ if slash => Some(v2v_args::sanitize_slash(&self.config.vm_name)),
+            // virt-v2v would name the disks after what the OVA says.
+            Source::Ova(_) if self.ova_is_named_otherwise() => Some(self.config.vm_name.clone()),
             _ => None,
         }
+    }
+
+    /// What virt-v2v reads: the OVA, or what was made from it.
+    fn ova_path(&self, wanted: &Wanted) -> PathBuf {
+        match (&self.ready.ova, &wanted.place) {
+            (Some(ova), _) => ova.path.clone(),
+            (None, Place::Local(path)) => path.clone(),
+            (None, Place::Url(url)) => PathBuf::from(url.path()),
+        }
+    }
+
+    fn ova_is_named_otherwise(&self) -> bool {
+        let name = self.ready.ova.as_ref().and_then(|ova| ova.name.as_ref());
+        name.is_some_and(|name| *name != self.config.vm_name)
     }
 
     fn libvirt(&self, vsphere: &VSphere, use_vddk_config: bool) -> LibvirtInput {

@@ -18,6 +18,7 @@ mod disks;
 mod https;
 mod in_place;
 mod local;
+mod ova;
 mod preflight;
 mod readers;
 mod vsphere;

@@ -9,7 +9,7 @@ use v2v_pod_tests::e2e::pod::{LONG, Pod, Request, SHORT};
 use v2v_pod_tests::e2e::volume::{Block, MIB, Scratch, leftovers};
 
 /// Runs `preflight --json`; the exit code and the findings as (check, verdict, message).
-fn preflight(request: Request) -> (Pod, i32, Vec<(String, String, String)>) {
+pub fn preflight(request: Request) -> (Pod, i32, Vec<(String, String, String)>) {
     let mut pod = request.command(&["preflight", "--json"]).start();
     let code = pod.exit_code(LONG);
     let report: Value = serde_json::from_str(pod.log()).unwrap_or_default();

@@ -1,0 +1,379 @@
+//! An OVA on a web server: trusted like any other source, read in ranges by curl.
+//!
+//! Passwords go to curl in a file of the run's own folder and to nbdkit by the name of their file.
+
+use super::place::without_secrets;
+use crate::failure::{Class, Failure};
+use crate::preflight::Report;
+use crate::secret;
+use crate::toolbox::Toolbox;
+use crate::vsphere::access::{self, Anchors, Given, TrustMode};
+use crate::vsphere::anchors::{self, SYSTEM_CA};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use url::Url;
+
+/// A server that says nothing for a minute is given up earlier, by curl itself.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// Large enough for a fast link, small enough to begin again.
+const PART_BYTES: u64 = 64 << 20;
+/// For a request whose connection breaks, and the first of the pauses between, which double.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const CONFIG: &str = "curl.conf";
+const FETCHED: &str = "fetched";
+/// Begins curl's own line.
+const MARK: &str = "v2v-pod answer ";
+
+/// Who asks, and whom he trusts.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// Where the URL has none.
+    pub user: Option<String>,
+    /// Its first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// CA certificates.
+    pub ca: Option<PathBuf>,
+}
+
+/// A server that may be read from.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    toolbox: Toolbox,
+    /// A private folder of this run.
+    dir: PathBuf,
+    /// For curl, in all its calls.
+    config: String,
+    /// For nbdkit's curl plugin.
+    plugin: Vec<String>,
+    /// `ca`, `thumbprint`, `insecure` or `none`.
+    pub trust: &'static str,
+    /// For the result.
+    pub warnings: Vec<String>,
+}
+
+/// What a server answered.
+struct Answer {
+    status: u16,
+    total: Option<u64>,
+    text: String,
+    code: Option<i32>,
+}
+
+impl Remote {
+    /// Checks the server; nothing is sent to one that is not trusted.
+    pub async fn admit(
+        url: &Url,
+        login: &Login,
+        mode: TrustMode,
+        thumbprint: Option<crate::trust::Fingerprint>,
+        (toolbox, dir): (&Toolbox, &Path),
+        report: &mut Report,
+    ) -> Result<Self, Failure> {
+        let mut remote = Self {
+            toolbox: toolbox.clone(),
+            dir: dir.to_owned(),
+            config: String::from("silent\nshow-error\ngloboff\nlocation\nmax-redirs = 5\n"),
+            plugin: Vec::new(),
+            trust: "none",
+            warnings: Vec::new(),
+        };
+        let verified = url.scheme() == "https";
+        remote.log_in(url, login, verified || mode == TrustMode::Insecure)?;
+        if !verified {
+            let warning =
+                format!("{} is read without encryption, and not verified", without_secrets(url));
+            report.note("trust", &*warning, "use an https:// URL");
+            remote.warnings.push(warning);
+            remote.set("proto", "=http,https");
+            remote.plugin.push("protocols=http,https".to_owned());
+            return Ok(remote);
+        }
+        remote.set("proto", "=https");
+        remote.plugin.push("protocols=https".to_owned());
+        let mut origin = url.clone();
+        origin.set_path("/");
+        origin.set_query(None);
+        origin.set_fragment(None);
+        let given =
+            Given { url: origin.into(), mode, thumbprint, ca: login.ca.clone(), ca_link: None };
+        let mut trusted = Report::default();
+        let Some(access) = access::check(&given, &mut trusted).await else {
+            let failure = trusted.failure();
+            return Err(failure.unwrap_or_else(|| Failure::new(Class::Internal, "no verdict")));
+        };
+        report.findings.append(&mut trusted.findings);
+        remote.trust_only(&access.anchors)?;
+        remote.trust = access.trust;
+        remote.warnings.extend(access.warnings);
+        Ok(remote)
+    }
+
+    fn log_in(&mut self, url: &Url, login: &Login, may_send: bool) -> Result<(), Failure> {
+        let in_url = percent_encoding::percent_decode_str(url.username()).decode_utf8_lossy();
+        let user = Some(in_url.into_owned()).filter(|u| !u.is_empty()).or(login.user.clone());
+        let (Some(user), Some(file)) = (user, &login.password_file) else { return Ok(()) };
+        if !may_send {
+            let message = format!("the password would go to {} unencrypted", without_secrets(url));
+            return Err(Failure::new(Class::Config, message).advise(
+                "use an https:// URL, or allow it with V2V_trust=insecure (--trust insecure)",
+            ));
+        }
+        if user.contains(':') || user.chars().any(char::is_control) {
+            let message = format!(
+                "the user name {user:?} has a colon or a control character, which HTTP cannot send"
+            );
+            return Err(Failure::new(Class::Config, message));
+        }
+        let password = secret::read(file, "password")?;
+        self.set("user", &format!("{user}:{password}"));
+        self.plugin.push(format!("user={user}"));
+        self.plugin.push(format!("password=+{}", file.display()));
+        Ok(())
+    }
+
+    /// The certificates that count, and no others.
+    fn trust_only(&mut self, trusted: &Anchors) -> Result<(), Failure> {
+        if *trusted == Anchors::None {
+            self.config.push_str("insecure\n");
+            self.plugin.push("sslverify=false".to_owned());
+            return Ok(());
+        }
+        let file = anchors::file(trusted, &self.dir)?;
+        // In our image the usual place leads to what a vSphere source is verified by, or nowhere.
+        let file = file.or_else(|| Some(PathBuf::from(SYSTEM_CA)).filter(|f| f.exists()));
+        let Some(file) = file else { return Ok(()) };
+        let none = self.dir.join("no-certificates");
+        fs::create_dir_all(&none).map_err(|e| self.unwritable(&none, &e))?;
+        let (file, none) = (file.display().to_string(), none.display().to_string());
+        self.set("cacert", &file);
+        self.set("capath", &none);
+        self.plugin.push(format!("cainfo={file}"));
+        self.plugin.push(format!("capath={none}"));
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.config, "{name} = {}", quoted(value));
+    }
+
+    fn unwritable(&self, path: &Path, e: &std::io::Error) -> Failure {
+        Failure::new(Class::NoSpace, format!("{} in {}: {e}", path.display(), self.dir.display()))
+    }
+
+    /// Arguments for nbdkit that serve a file.
+    pub fn plugin(&self, url: &Url) -> Vec<String> {
+        let mut words = vec!["curl".to_owned(), format!("url={}", bare(url))];
+        words.extend(self.plugin.iter().cloned());
+        words
+    }
+
+    /// How long a file is; `None` when there is none.
+    pub async fn size(&self, url: &Url) -> Result<Option<u64>, Failure> {
+        match self.fetch(url, 0, 1).await? {
+            Answer { status: 404 | 410, .. } => Ok(None),
+            answer => Self::good(url, &answer).map(Some),
+        }
+    }
+
+    /// Some bytes of a file; fewer at its end. Also how long it is.
+    pub async fn read(&self, url: &Url, from: u64, bytes: u64) -> Result<(Vec<u8>, u64), Failure> {
+        let answer = self.fetch(url, from, bytes).await?;
+        let total = Self::good(url, &answer)?;
+        let path = self.dir.join(FETCHED);
+        let mut content = Vec::new();
+        let read = File::open(&path).and_then(|f| f.take(bytes).read_to_end(&mut content));
+        read.map_err(|e| self.unwritable(&path, &e))?;
+        let expected = bytes.min(total.saturating_sub(from));
+        if content.len() as u64 == expected {
+            return Ok((content, total));
+        }
+        let message = format!(
+            "{} gave {} bytes instead of {expected} from byte {from} on",
+            without_secrets(url),
+            content.len()
+        );
+        Err(Failure::new(Class::Network, message))
+    }
+
+    /// Gives a range of a file to `take`, in parts.
+    pub async fn each_part(
+        &self,
+        url: &Url,
+        (from, bytes): (u64, u64),
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut done = 0;
+        while done < bytes {
+            let (part, _) = self.read(url, from + done, PART_BYTES.min(bytes - done)).await?;
+            if part.is_empty() {
+                let message = format!("{} became shorter while it was read", without_secrets(url));
+                return Err(Failure::new(Class::Io, message));
+            }
+            done += part.len() as u64;
+            take(&part)?;
+        }
+        Ok(())
+    }
+
+    /// The length, when it is an answer with a range.
+    fn good(url: &Url, answer: &Answer) -> Result<u64, Failure> {
+        let shown = without_secrets(url);
+        if answer.status == 206
+            && let Some(total) = answer.total
+            && answer.code == Some(0)
+        {
+            return Ok(total);
+        }
+        Err(match (answer.status, answer.code) {
+            (200 | 206, Some(0 | 63)) => Failure::new(
+                Class::Config,
+                format!("the server of {shown} does not serve parts of files (HTTP ranges), so that the OVA cannot be read in place"),
+            )
+            .advise("put the OVA on a server that does (nginx, Apache, an object store), or download it and give its path"),
+            (401, _) => Failure::new(Class::Auth, format!("the server of {shown} wants a user and a password, or refuses those given (401)"))
+                .advise("check accessKeyId and secretKey in the secret (or the user in the URL and -ip FILE)"),
+            (403, _) => Failure::new(Class::Auth, format!("the server of {shown} does not give it out (403)"))
+                .advise("check the permissions of the file and of the user; a signed URL may have expired"),
+            (404 | 410, _) => Failure::new(Class::NotFound, format!("{shown} does not exist"))
+                .advise("check the URL"),
+            (416, _) => Failure::new(Class::Io, format!("{shown} is empty or shorter than expected")),
+            (status @ 500.., _) => Failure::new(Class::Network, format!("the server of {shown} answers with {status}")),
+            (_, code) if code != Some(0) => {
+                let text = if answer.text.is_empty() { "curl failed" } else { &answer.text };
+                Failure::new(class_of(code), format!("{shown} cannot be read: {text}"))
+            }
+            (status, _) => Failure::new(Class::Config, format!("the server of {shown} answers with {status}")),
+        })
+    }
+
+    /// One request, and again when the connection broke.
+    async fn fetch(&self, url: &Url, from: u64, bytes: u64) -> Result<Answer, Failure> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            let answer = self.fetch_once(url, from, bytes).await?;
+            if !answer.is_broken() {
+                return Ok(answer);
+            }
+            tracing::warn!(
+                "{} from {}, trying again in {} s",
+                answer.text,
+                without_secrets(url),
+                pause.as_secs()
+            );
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.fetch_once(url, from, bytes).await
+    }
+
+    async fn fetch_once(&self, url: &Url, from: u64, bytes: u64) -> Result<Answer, Failure> {
+        let (config, out) = (self.dir.join(CONFIG), self.dir.join(FETCHED));
+        let last = from.saturating_add(bytes).saturating_sub(1);
+        let answer = format!("\\n{MARK}%{{response_code}} %header{{content-range}}\\n");
+        let text = format!(
+            "{}url = {}\nrange = \"{from}-{last}\"\nmax-filesize = {bytes}\noutput = {}\nconnect-timeout = 15\nspeed-limit = 1\nspeed-time = 60\nretry = 3\nwrite-out = \"{answer}\"\n",
+            self.config,
+            quoted(bare(url).as_str()),
+            quoted(&out.display().to_string()),
+        );
+        let _ = fs::remove_file(&out);
+        let private =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&config);
+        private
+            .and_then(|mut f| f.write_all(text.as_bytes()))
+            .map_err(|e| self.unwritable(&config, &e))?;
+        let args = ["-q", "--config", &config.to_string_lossy()];
+        let answer = self.toolbox.ask("curl", &args, LIMIT).await;
+        let _ = fs::remove_file(&config);
+        let (status, said) = answer
+            .ok_or_else(|| Failure::new(Class::Tool, "curl is not installed or does not answer"))?;
+        Ok(Answer::parse(status.code(), &said))
+    }
+}
+
+impl Answer {
+    /// The connection ended early; curl's own retries leave that out.
+    fn is_broken(&self) -> bool {
+        matches!(self.code, Some(16 | 18 | 35 | 52 | 55 | 56 | 92))
+    }
+
+    fn parse(code: Option<i32>, said: &str) -> Self {
+        let line = said.lines().find_map(|l| l.strip_prefix(MARK)).unwrap_or_default();
+        let (status, range) = line.split_once(' ').unwrap_or((line, ""));
+        let total = range.rsplit_once('/').and_then(|(_, total)| total.trim().parse().ok());
+        let mut words = said.lines().filter(|l| !l.trim().is_empty() && !l.starts_with(MARK));
+        let text = words.next_back().unwrap_or_default().to_owned();
+        Self { status: status.parse().unwrap_or(0), total, text, code }
+    }
+}
+
+/// curl(1), exit codes.
+fn class_of(code: Option<i32>) -> Class {
+    match code {
+        Some(35 | 51 | 53 | 54 | 58 | 59 | 60 | 66 | 77 | 80 | 82 | 83 | 90 | 91) => Class::Trust,
+        Some(23) => Class::NoSpace,
+        Some(1..=3 | 47) => Class::Config,
+        _ => Class::Network,
+    }
+}
+
+/// As it is sent: user and password are no part of it, nor is what is behind `#`.
+fn bare(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // A web address can always do without.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_fragment(None);
+    bare
+}
+
+/// A value in curl's configuration file.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let said = format!("curl: (22) x\n\n{MARK}206 bytes 0-511/10240\n");
+        let answer = Answer::parse(Some(0), &said);
+        assert_eq!((answer.status, answer.total), (206, Some(10_240)));
+        let answer = Answer::parse(Some(0), &format!("\n{MARK}200 \n"));
+        assert_eq!((answer.status, answer.total), (200, None));
+        let answer = Answer::parse(Some(6), "curl: (6) Could not resolve host: x\n\n");
+        assert_eq!(
+            (answer.status, answer.text.as_str()),
+            (0, "curl: (6) Could not resolve host: x")
+        );
+    }
+
+    #[test]
+    fn values_cannot_add_lines() {
+        assert_eq!(quoted("a\"b\\c\nd"), "\"a\\\"b\\\\c\\nd\"");
+    }
+
+    #[test]
+    fn no_user_is_in_the_address() {
+        let url = Url::parse("https://u:p@host/x.ova?sig=1#f").unwrap();
+        assert_eq!(bare(&url).as_str(), "https://host/x.ova?sig=1");
+    }
+}
