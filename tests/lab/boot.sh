@@ -52,7 +52,7 @@ while [ $SECONDS -lt $deadline ]; do
         awk -v a="$begin" -v b="$(date +%s.%N)" -v k="$accel" 'BEGIN { printf "login prompt after %.1f s (%s)\n", b - a, k }'
         exit 0
     fi
-    kill -0 "$pid" 2>/dev/null || break
+    kill -0 "$pid" 2>/dev/null && ! grep -aq 'Kernel panic' "$log" || break
     sleep 0.2
 done
 echo "no login prompt on $disk within ${timeout} s ($accel); end of the serial log:" >&2
