@@ -137,7 +137,7 @@ impl Server {
         LibvirtInput {
             url: self.access.url.clone(),
             password_file: args.password_file.clone(),
-            vm: self.vm.as_ref().filter(|v| v.ambiguous).map_or(vm, |v| &v.uuid).to_owned(),
+            vm: self.vm.as_ref().filter(|v| v.by_uuid).map_or(vm, |v| &v.uuid).to_owned(),
             hostname: None,
             vddk,
         }
@@ -148,10 +148,13 @@ impl Server {
         self.vm.as_ref().map(|vm| vm.disks)
     }
 
-    /// The VM that virt-v2v is to read.
+    /// The VM that virt-v2v is to read from a vCenter or an ESXi host.
     pub fn meant(&self, args: &ConvertArgs) -> Option<Meant> {
-        let vm = self.vm.as_ref()?;
-        Some(Meant { name: None, uuid: Some(vm.uuid.clone()), moref: args.moref.clone() })
+        self.access.is_vsphere().then(|| Meant {
+            name: self.vm.as_ref().map(|vm| vm.name.clone()),
+            uuid: self.vm.as_ref().map(|vm| vm.uuid.clone()),
+            moref: args.moref.clone(),
+        })
     }
 
     /// `vddk`, `https`, `ssh` or what else there may be.

@@ -144,7 +144,10 @@ fn meant(config: &PodConfig, found: Option<&Vm>) -> Option<Meant> {
         return None;
     };
     Some(Meant {
-        name: vsphere.vm_uuid.is_none().then(|| config.vm_name.clone()),
+        name: match found {
+            Some(vm) => Some(vm.name.clone()),
+            None => vsphere.vm_uuid.is_none().then(|| config.vm_name.clone()),
+        },
         uuid: found.map(|vm| vm.uuid.clone()).or_else(|| vsphere.vm_uuid.clone()),
         moref: vsphere.vm_moref.clone(),
     })
@@ -270,7 +273,7 @@ impl Pod<'_> {
     /// The VM as virt-v2v is to ask for it: by name, unless that is not enough.
     fn vm<'b>(&'b self, vsphere: &'b VSphere) -> &'b str {
         let found = self.ready.server.as_ref().and_then(|s| s.vm.as_ref());
-        let uuid = found.filter(|vm| vm.ambiguous).map(|vm| &vm.uuid);
+        let uuid = found.filter(|vm| vm.by_uuid).map(|vm| &vm.uuid);
         vsphere.vm_uuid.as_ref().or(uuid).unwrap_or(&self.config.vm_name)
     }
 

@@ -29,6 +29,8 @@ pub struct Listed {
 pub struct Described {
     /// BIOS UUID.
     pub uuid: String,
+    /// Name, to the last blank.
+    pub name: String,
     /// Reference, which only vCenter's and ESXi's VMs have.
     pub moref: Option<String>,
     /// It is running or suspended.
@@ -39,6 +41,7 @@ pub struct Described {
 
 /// Length of a UUID as text.
 const UUID: usize = 36;
+const OWN_UUID: &str = "give the copies a UUID of their own (uuid.bios in the VM's settings)";
 /// More of them are counted, not named.
 const SHOWN: usize = 8;
 
@@ -71,26 +74,27 @@ pub fn described(xml: &str) -> Option<Described> {
     let root = document.root_element();
     let text = |name: &str| {
         let is_it = |n: &Node<'_, '_>| n.tag_name().name() == name;
-        root.children().find(is_it)?.text().map(|t| t.trim().to_owned())
+        root.children().find(is_it)?.text().map(str::to_owned)
     };
     Some(Described {
-        uuid: text("uuid")?.to_ascii_lowercase(),
-        moref: text("moref"),
+        uuid: text("uuid")?.trim().to_ascii_lowercase(),
+        name: text("name")?,
+        moref: text("moref").map(|t| t.trim().to_owned()),
         active: root.attribute("id").is_some(),
         disks: crate::guest::domain_xml::disk_files(xml.get(start..end)?).ok()?.len(),
     })
 }
 
-/// The VMs that may be meant: never none, and no two with one UUID.
+/// The VMs that may be meant: no two with one UUID, and none where only another host of the datacenter may have it.
 pub fn candidates<'a>(list: &'a [Listed], wanted: &Wanted<'_>) -> Result<Vec<&'a Listed>, Failure> {
     let is = |vm: &&Listed| match wanted.uuid {
         Some(uuid) => vm.uuid.eq_ignore_ascii_case(uuid),
-        None => vm.name == wanted.name || vm.uuid.eq_ignore_ascii_case(wanted.name),
+        None => {
+            vm.name == wanted.name.trim_end_matches(' ')
+                || vm.uuid.eq_ignore_ascii_case(wanted.name)
+        }
     };
     let found: Vec<&Listed> = list.iter().filter(is).collect();
-    if found.is_empty() {
-        return Err(missing(list, wanted));
-    }
     let twin = |vm: &&&Listed| list.iter().filter(|other| other.uuid == vm.uuid).count() > 1;
     if let Some(vm) = found.iter().find(twin) {
         let names = list.iter().filter(|o| o.uuid == vm.uuid).map(|o| o.name.as_str());
@@ -99,13 +103,18 @@ pub fn candidates<'a>(list: &'a [Listed], wanted: &Wanted<'_>) -> Result<Vec<&'a
             vm.uuid,
             short(names.collect())
         );
-        return Err(Failure::new(Class::NotFound, message)
-            .advise("give the copies a UUID of their own (uuid.bios in the VM's settings)"));
+        return Err(Failure::new(Class::NotFound, message).advise(OWN_UUID));
     }
     Ok(found)
 }
 
-fn missing(list: &[Listed], wanted: &Wanted<'_>) -> Failure {
+/// The UUID that is asked for, as one or as a name.
+pub fn uuid_of<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
+    wanted.uuid.or(Some(wanted.name).filter(|name| is_uuid(name)))
+}
+
+/// The failure for a VM that is not there.
+pub fn missing(list: &[Listed], wanted: &Wanted<'_>) -> Failure {
     let what = match wanted.uuid {
         Some(uuid) => format!("no VM has the UUID {uuid}"),
         None => format!("no VM has the name {:?}", wanted.name),
@@ -132,13 +141,29 @@ fn short(names: Vec<&str>) -> String {
     text.join(", ")
 }
 
+/// The failure when libvirt describes another VM than the one in its list: it looks for a UUID in the whole datacenter.
+pub fn check_name(listed: &Listed, described: &Described) -> Result<(), Failure> {
+    if described.name.trim_end_matches(' ') == listed.name {
+        return Ok(());
+    }
+    let message = format!(
+        "several VMs have the BIOS UUID {}, and libvirt gives the disks of any of them: {:?}, {:?}",
+        listed.uuid, listed.name, described.name
+    );
+    Err(Failure::new(Class::NotFound, message).advise(OWN_UUID))
+}
+
 /// The one that is meant, of the described candidates.
 pub fn decide<'a>(found: &'a [Described], wanted: &Wanted<'_>) -> Result<&'a Described, Failure> {
     let fits = |vm: &&Described| match (wanted.moref, vm.moref.as_deref()) {
         (Some(meant), Some(is)) => meant == is,
         _ => true,
     };
-    let fitting: Vec<&Described> = found.iter().filter(fits).collect();
+    let mut fitting: Vec<&Described> = found.iter().filter(fits).collect();
+    // Names may differ in blanks at their end, which the list does not show.
+    if fitting.len() > 1 && fitting.iter().any(|vm| vm.name == wanted.name) {
+        fitting.retain(|vm| vm.name == wanted.name);
+    }
     let show = |vms: &mut dyn Iterator<Item = &Described>| {
         let all: Vec<String> = vms
             .map(|vm| format!("{} ({})", vm.moref.as_deref().unwrap_or("no reference"), vm.uuid))

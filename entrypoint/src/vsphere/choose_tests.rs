@@ -13,7 +13,13 @@ fn named(name: &str) -> Wanted<'_> {
 }
 
 fn has(uuid: &str, moref: &str) -> Described {
-    Described { uuid: uuid.to_owned(), moref: Some(moref.to_owned()), active: false, disks: 1 }
+    Described {
+        uuid: uuid.to_owned(),
+        name: "web".to_owned(),
+        moref: Some(moref.to_owned()),
+        active: false,
+        disks: 1,
+    }
 }
 
 #[test]
@@ -48,13 +54,17 @@ fn one_of_a_name_is_taken_and_none_names_what_there_is() {
     let upper = B.to_uppercase();
     let by_uuid = Wanted { uuid: Some(&upper), ..named("web") };
     assert_eq!(candidates(&list, &by_uuid).unwrap(), [&list[1]]);
-    let failure = candidates(&list, &named("Web")).unwrap_err();
+    let none = |list: &[Listed], wanted: &Wanted<'_>| {
+        assert_eq!(candidates(list, wanted).unwrap(), [] as [&Listed; 0]);
+        missing(list, wanted)
+    };
+    let failure = none(&list, &named("Web"));
     assert_eq!(failure.class, Class::NotFound);
     assert!(failure.message.ends_with("there is \"web\""), "{failure}");
-    let failure = candidates(&list, &named("mail")).unwrap_err();
+    let failure = none(&list, &named("mail"));
     assert!(failure.message.contains("there are \"db\", \"web\""), "{failure}");
     let many: Vec<Listed> = (0..20).map(|i| vm(A, &format!("vm{i:02}"))).collect();
-    let failure = candidates(&many, &named("mail")).unwrap_err();
+    let failure = none(&many, &named("mail"));
     assert!(failure.message.contains("\"vm07\", 12 more"), "{failure}");
 }
 
@@ -67,6 +77,28 @@ fn copies_with_one_uuid_are_refused_whatever_their_names() {
         "{failure}"
     );
     assert!(candidates(&list, &named("db")).is_ok());
+}
+
+#[test]
+fn another_host_may_have_a_vm_with_the_uuid() {
+    assert!(check_name(&vm(A, "web"), &has(A, "vm-1")).is_ok());
+    let failure = check_name(&vm(A, "db"), &has(A, "vm-1")).unwrap_err();
+    assert!(failure.message.contains("\"db\", \"web\""), "{failure}");
+    let by_uuid = Wanted { uuid: Some(B), ..named("web") };
+    assert_eq!(
+        (uuid_of(&by_uuid), uuid_of(&named(A)), uuid_of(&named("web"))),
+        (Some(B), Some(A), None)
+    );
+}
+
+#[test]
+fn blanks_at_the_end_of_a_name_count() {
+    let list = [vm(A, "web"), vm(B, "web")];
+    let found = [has(A, "vm-21"), Described { name: "web ".to_owned(), ..has(B, "vm-22") }];
+    for (name, uuid) in [("web", A), ("web ", B)] {
+        assert_eq!(candidates(&list, &named(name)).unwrap().len(), 2);
+        assert_eq!(decide(&found, &named(name)).unwrap().uuid, uuid);
+    }
 }
 
 #[test]
@@ -98,8 +130,11 @@ proptest! {
         let list: Vec<Listed> =
             names.iter().enumerate().map(|(i, n)| vm(&format!("{i:08}{}", &A[8..]), n)).collect();
         match candidates(&list, &named(&name)) {
-            Ok(found) => prop_assert!(!found.is_empty() && found.iter().all(|vm| vm.name == name)),
-            Err(_) => prop_assert!(!names.contains(&name)),
+            Ok(found) => {
+                prop_assert_eq!(found.is_empty(), !names.contains(&name));
+                prop_assert!(found.iter().all(|vm| vm.name == name));
+            }
+            Err(failure) => prop_assert!(false, "{}", failure),
         }
     }
 }

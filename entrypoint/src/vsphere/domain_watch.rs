@@ -67,7 +67,8 @@ impl DomainWatch {
             .into_iter()
             .filter_map(|(what, meant, found)| {
                 let (meant, found) = (meant.as_ref()?, found?);
-                let same = found == *meant || what == "UUID" && found.eq_ignore_ascii_case(meant);
+                let same =
+                    found == meant.trim() || what == "UUID" && found.eq_ignore_ascii_case(meant);
                 (!same).then(|| format!("{what} {found} instead of {meant}"))
             })
             .collect();

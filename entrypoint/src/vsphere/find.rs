@@ -2,7 +2,7 @@
 
 use super::access::{Access, Anchors};
 use super::anchors;
-use super::choose::{self, Described, Wanted};
+use super::choose::{self, Described, Listed, Wanted};
 use super::virsh::{Login, Virsh};
 use crate::failure::{Class, Failure};
 use crate::preflight::Report;
@@ -21,8 +21,10 @@ const WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 pub struct Vm {
     /// BIOS UUID, in small letters.
     pub uuid: String,
-    /// The name alone is not enough.
-    pub ambiguous: bool,
+    /// Its name.
+    pub name: String,
+    /// libvirt would not find it, or not it alone, by the name that was given.
+    pub by_uuid: bool,
     /// Hard disks.
     pub disks: usize,
 }
@@ -57,7 +59,8 @@ pub async fn find(
             tracing::info!("the server lists no VMs; virt-v2v looks for itself");
             None
         }
-        Err(failure) if certain(failure.class) => {
+        // libvirt alone would take the first of several.
+        Err(failure) if certain(failure.class) || question.wanted.moref.is_some() => {
             report.problem(CHECK, failure);
             None
         }
@@ -93,23 +96,65 @@ async fn look(
     if list.is_empty() {
         return Ok(None);
     }
-    let found = choose::candidates(&list, &question.wanted)?;
-    let ambiguous = found.len() > 1;
-    let mut all: Vec<Described> = Vec::new();
-    for vm in found.into_iter().take(MOST) {
-        let xml = patient(&virsh, &["dumpxml", &vm.uuid]).await?;
-        all.extend(choose::described(&xml));
+    let wanted = &question.wanted;
+    let found = choose::candidates(&list, wanted)?;
+    if found.len() > MOST {
+        let message = format!("{} VMs have the name {:?}", found.len(), wanted.name);
+        return Err(Failure::new(Class::NotFound, message).advise("give the VM's UUID"));
     }
-    if all.is_empty() {
-        return Ok(None);
-    }
-    let vm = choose::decide(&all, &question.wanted)?;
+    let all = if found.is_empty() {
+        vec![elsewhere(&virsh, &list, wanted).await?]
+    } else {
+        describe(&virsh, &found).await?
+    };
+    let vm = choose::decide(&all, wanted)?;
     if vm.active && !question.may_run {
-        let message = format!("the VM {:?} is running or suspended", question.wanted.name);
+        let message = format!("the VM {:?} is running or suspended", wanted.name);
         return Err(Failure::new(Class::SourceBusy, message)
             .advise("shut the VM down (a suspended one must be started first): its disks change while it runs"));
     }
-    Ok(Some(Vm { uuid: vm.uuid.clone(), ambiguous, disks: vm.disks }))
+    Ok(Some(Vm {
+        uuid: vm.uuid.clone(),
+        name: vm.name.clone(),
+        by_uuid: all.len() > 1 || vm.name != wanted.name,
+        disks: vm.disks,
+    }))
+}
+
+/// All of them: one that cannot be read may be the one that is meant.
+async fn describe(virsh: &Virsh<'_>, found: &[&Listed]) -> Result<Vec<Described>, Failure> {
+    let mut all = Vec::new();
+    for vm in found {
+        let xml = patient(virsh, &["dumpxml", &vm.uuid]).await?;
+        let Some(described) = choose::described(&xml) else {
+            let message = format!("libvirt's description of {:?} ({}) is no XML", vm.name, vm.uuid);
+            let class = if found.len() > 1 { Class::NotFound } else { Class::Io };
+            return Err(
+                Failure::new(class, message).advise("look for odd characters in the VM's notes")
+            );
+        };
+        choose::check_name(vm, &described)?;
+        all.push(described);
+    }
+    Ok(all)
+}
+
+/// A UUID is looked for in the whole datacenter, while the list is that of one host.
+async fn elsewhere(
+    virsh: &Virsh<'_>,
+    list: &[Listed],
+    wanted: &Wanted<'_>,
+) -> Result<Described, Failure> {
+    let missing = || choose::missing(list, wanted);
+    let uuid = choose::uuid_of(wanted).ok_or_else(missing)?;
+    match patient(virsh, &["dumpxml", uuid]).await {
+        // virsh takes what it does not find as a UUID for a name.
+        Ok(xml) => choose::described(&xml)
+            .filter(|vm| vm.uuid.eq_ignore_ascii_case(uuid))
+            .ok_or_else(missing),
+        Err(failure) if failure.class == Class::NotFound => Err(missing()),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// What is only unreachable is asked again.

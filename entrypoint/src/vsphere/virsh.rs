@@ -33,9 +33,11 @@ pub struct AuthFile(PathBuf);
 impl AuthFile {
     /// Writes one into a folder that is ours alone.
     pub fn write(login: &Login<'_>, dir: &Path) -> Result<Self, Failure> {
-        let password = secret::read(login.password_file, "password")?;
+        let password = key_file_value(&secret::read(login.password_file, "password")?);
         let user = match login.user_file {
-            Some(file) => format!("username={}\n", secret::read(file, "user name")?),
+            Some(file) => {
+                format!("username={}\n", key_file_value(&secret::read(file, "user name")?))
+            }
             None => String::new(),
         };
         let host = url::Url::parse(login.url)
@@ -73,6 +75,13 @@ impl Drop for AuthFile {
             tracing::warn!(error = %e, "the authentication file was not removed");
         }
     }
+}
+
+/// As libvirt (`GLib`'s key files) reads it back: a backslash begins an escape, blanks at the beginning are skipped.
+fn key_file_value(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('\t', "\\t");
+    let rest = escaped.trim_start_matches(' ');
+    "\\s".repeat(escaped.len() - rest.len()) + rest
 }
 
 /// A libvirt that may be asked.
@@ -146,6 +155,18 @@ mod tests {
     }
 
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_value_is_read_back_as_it_is() {
+        for (plain, written) in [
+            ("hunter2", "hunter2"),
+            (r"Corp\nas7", r"Corp\\nas7"),
+            ("  two [x] #;=", r"\s\stwo [x] #;="),
+            ("a\tb c", r"a\tb c"),
+        ] {
+            assert_eq!(key_file_value(plain), written);
+        }
+    }
 
     #[test]
     fn the_file_is_ours_alone_and_goes() {

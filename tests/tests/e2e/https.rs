@@ -100,8 +100,9 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
     pod.check(!shown, "the password is not in the log");
     let stats = place.vcenter.stats();
     let count = |name: &str| stats[name].as_u64().unwrap_or_default();
+    // Half of them are begun before the copy, by libvirt and virt-v2v.
     pod.check(
-        count("dropped") > 0 && count("refused") > 0 && count("sessions_made") > 8,
+        count("dropped") > 0 && count("refused") > 0 && count("sessions_made") > 12,
         format_args!("there were faults, and new sessions: {stats}"),
     );
 }
@@ -109,7 +110,10 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
 #[test]
 fn a_guest_comes_from_an_esxi_host_that_is_not_verified() {
     let (_lab, _turn) = (lab(), turn());
-    let place = Place::with(VCenter::start_as(PASSWORD, esxi));
+    // libvirt would read the backslash as the beginning of an escape.
+    let password = format!(r"Corp\nas7 {PASSWORD}");
+    let place = Place::with(VCenter::start_as(&password, esxi));
+    fs::write(place.scratch.path("secrets/secretKey"), &password).unwrap();
     let url = format!("esx://root@localhost:{}/?no_verify=1", place.vcenter.port);
     let block = place.scratch.block("block0", 1600 * MIB);
     let mut pod = place.pod(&url).block(0, &block).folder(1, &place.scratch.path("disk1")).start();
