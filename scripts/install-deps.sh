@@ -92,30 +92,36 @@ done
 [ ${#unknown[@]} -eq 0 ] || die "apt does not know: ${unknown[*]} (Debian ${VERSION_ID}, component main, with updates and security)"
 say "installing ${#missing[@]} packages"
 log=$(mktemp)
-# A machine that is to build and test does not become a server by it: no package starts its services.
-policy=/usr/sbin/policy-rc.d made=''
-if [ ! -e "$policy" ]; then
+# A machine that is to build and test does not become a server by it: no package starts its services, now or at its next start.
+policy=/usr/sbin/policy-rc.d mark='# made by install-deps.sh of v2v-pod' made=''
+# One of ours that an interrupted run has left is no administrator's.
+if [ ! -e "$policy" ] || grep -qxF "$mark" "$policy"; then
     made=$policy
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$policy"
     chmod 755 "$policy"
 fi
-trap 'rm -f "$log" ${made:+"$made"}' EXIT
+# What was enabled before, the administrator wants.
+services=(ssh.service ssh.socket nginx.service nbd-server.service libvirtd.service libvirtd.socket libvirtd-ro.socket
+    libvirtd-admin.socket virtlogd.socket virtlockd.socket libvirt-guests.service
+    podman.service podman.socket podman-restart.service podman-auto-update.service podman-auto-update.timer)
+enabled() {
+    local service
+    command -v systemctl >/dev/null || return 0
+    for service in "${services[@]}"; do
+        if systemctl is-enabled --quiet "$service" 2>/dev/null; then echo "$service"; fi
+    done
+}
+before=$(enabled)
+finish() {
+    local service
+    for service in $(enabled | grep -vxF "${before:-none}"); do
+        systemctl disable --quiet "$service" || say "$service stays enabled: systemctl disable $service"
+    done
+    rm -f "$log" ${made:+"$made"}
+}
+trap finish EXIT
 apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 || {
     tail -20 "$log" >&2
     die "apt-get install failed (above) for: ${missing[*]}"
 }
-# Nor at the machine's next start.
-if [ -d /run/systemd/system ]; then
-    for package in "${missing[@]}"; do
-        case $package in
-        openssh-server) units=(ssh.service ssh.socket) ;;
-        nginx) units=(nginx.service) ;;
-        libvirt-daemon) units=(libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket virtlogd.socket virtlockd.socket libvirt-guests.service) ;;
-        *) continue ;;
-        esac
-        for unit in "${units[@]}"; do
-            if systemctl is-enabled --quiet "$unit" 2>/dev/null; then systemctl disable --quiet "$unit"; fi
-        done
-    done
-fi
 say "$*: done"

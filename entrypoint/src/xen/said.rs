@@ -32,7 +32,7 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
     if let Some(failure) = no_algorithm(text, url) {
         return failure;
     }
-    if has(&["permission denied"]) {
+    if has(&["permission denied"]) && !has(&["libvirt-sock"]) {
         let methods = text.split_once("ermission denied (").and_then(|(_, t)| t.split_once(')'));
         let methods = methods.map_or_else(String::new, |(m, _)| format!(" (it offers {m})"));
         let message = format!("{host} does not let {} log in{methods}", url.user);
@@ -54,6 +54,11 @@ pub fn by_virsh(text: &str, url: &XenUrl, vm: &str) -> Failure {
         );
     }
     if has(&["nc: not found", "nc: command not found", "cannot connect to '/", "libvirt-sock"]) {
+        if has(&["permission denied"]) {
+            let message = format!("libvirt on {host} does not let {} in", url.user);
+            return Failure::new(Class::Auth, message)
+                .advise("on the host, add that user to the group libvirt, or log in as root");
+        }
         let message = format!("libvirt does not answer on {host}");
         return Failure::new(Class::Tool, message).advise(
             "start libvirtd on the host, and install virt-ssh-helper (libvirt) or nc there",

@@ -24,6 +24,8 @@ fn what_virsh_says_of_ssh() {
     );
     // libvirt keeps the first kilobyte of what ssh said.
     virsh(&changed[..120], Class::Trust, "not the one");
+    let socket = "Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied";
+    virsh(socket, Class::Auth, "libvirt on [127.0.0.1]:18999 does not let root in");
     let denied = "Cannot recv data: root@127.0.0.1: Permission denied (publickey,password,keyboard-interactive).: Connection reset by peer";
     virsh(
         denied,
