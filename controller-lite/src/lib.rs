@@ -1,0 +1,4 @@
+//! A minimal controller: `Provider` and `Plan` in, volumes, conversion pods and KubeVirt VMs out.
+
+pub mod api;
+pub mod crds;
