@@ -1,3 +1,6 @@
 //! A minimal controller: `Provider` and `Plan` in, volumes, conversion pods and KubeVirt VMs out.
 
+pub mod api;
+pub mod crds;
 pub mod objects;
+pub mod reconcile;

@@ -1,3 +1,47 @@
-//! The controller's program.
+//! The controller's program: which subcommand, and the exit code.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Converts VMs of vSphere, Xen, OVAs and disk images into KubeVirt VMs, from Plans in a cluster.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Install the kinds, and look at them:
+  controller-lite crds | kubectl apply --server-side -f -
+  kubectl explain plan.spec.vms
+  kubectl get v2v -A            # all Providers and Plans
+
+docs/operations.md has a whole example: Secret, Provider and Plan.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the CRDs of Provider and Plan as YAML, for `kubectl apply -f -`
+    Crds,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Crds => crds(),
+    }
+}
+
+fn crds() -> ExitCode {
+    let written = controller_lite::crds::yaml()
+        .map_err(|error| error.to_string())
+        .and_then(|yaml| std::io::stdout().write_all(yaml.as_bytes()).map_err(|e| e.to_string()));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("controller-lite: the CRDs could not be printed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
