@@ -88,7 +88,7 @@ impl Origin {
                 name: self.plan.clone(),
                 uid: self.plan_uid.clone(),
                 controller: Some(true),
-                block_owner_deletion: Some(true),
+                ..OwnerReference::default()
             }]
         })
     }

@@ -25,6 +25,8 @@ pub const PORT_LIVE: &str = "live";
 pub const KVM: &str = "devices.kubevirt.io/kvm";
 /// Value of the role label.
 pub const ROLE: &str = "conversion";
+/// Of a pod that only looks how large disks are.
+pub const ROLE_MEASURE: &str = "measure";
 
 /// qemu in the image: the user whom the volumes belong to.
 const USER: i64 = 107;

@@ -145,7 +145,8 @@ impl FilePath {
         Ok(Self(parts.join("/")))
     }
 
-    fn in_pod(&self) -> String {
+    /// Where it is in the pod.
+    pub fn in_pod(&self) -> String {
         format!("{SOURCE_FOLDER}/{}", self.0)
     }
 }

@@ -264,7 +264,6 @@ impl Machine<'_> {
 pub fn owner(name: &str, uid: &str) -> Value {
     json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": name, "uid": uid,
-        "blockOwnerDeletion": true,
     })
 }
 
