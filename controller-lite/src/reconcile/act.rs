@@ -161,7 +161,9 @@ impl Subject<'_> {
             let patch = owners(vec![vm.clone()], data_volume.resource_version());
             let api = context.cluster.data_volumes(namespace);
             let name = data_volume.name_any();
-            api.patch(&name, &params(), &Patch::Merge(patch)).await.asked(format!("handing over DataVolume {name}"))?;
+            api.patch(&name, &params(), &Patch::Merge(patch))
+                .await
+                .asked(format!("handing over DataVolume {name}"))?;
         }
         let claim = volume.claim.as_ref().ok_or(Error::Gone("the claim"))?;
         let cdi = claim.owner_references().iter().filter(|o| o.kind == "DataVolume");
@@ -170,18 +172,23 @@ impl Subject<'_> {
         let patch = owners(all, claim.resource_version());
         let name = claim.name_any();
         let api = context.cluster.claims(namespace);
-        api.patch(&name, &params(), &Patch::Merge(patch)).await.asked(format!("handing over claim {name}"))?;
+        api.patch(&name, &params(), &Patch::Merge(patch))
+            .await
+            .asked(format!("handing over claim {name}"))?;
         Ok(())
     }
 
     async fn hand_over(&self, context: &Context) -> Result<(), Error> {
         let machine = self.machine.ok_or(Error::Gone("the VM"))?;
         let version = machine.resource_version().ok_or(Error::Gone("the VM"))?;
-        let strategy = machine.annotations().get(ANNOTATION_PENDING).ok_or(Error::Gone("the VM"))?;
+        let strategy =
+            machine.annotations().get(ANNOTATION_PENDING).ok_or(Error::Gone("the VM"))?;
         let patch = hand_over(strategy, &version);
         let name = machine.name_any();
         let api = context.cluster.machines(&self.origin.namespace);
-        api.patch(&name, &params(), &Patch::Merge(patch)).await.asked(format!("handing over VirtualMachine {name}"))?;
+        api.patch(&name, &params(), &Patch::Merge(patch))
+            .await
+            .asked(format!("handing over VirtualMachine {name}"))?;
         Ok(())
     }
 }

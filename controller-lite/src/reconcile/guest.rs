@@ -99,7 +99,8 @@ pub fn misfit(guest: &Guest, networks: &NetworkMap) -> Option<Failure> {
         }
     }
     (on_pod > 1).then(|| {
-        let message = format!("{on_pod} NICs of the VM would be on the pod network, of which a VM has one");
+        let message =
+            format!("{on_pod} NICs of the VM would be on the pod network, of which a VM has one");
         let advice = "map the networks of the others to multus or ignored in spec.networkMap";
         Failure::lasting("config", message, advice)
     })
@@ -138,7 +139,11 @@ pub fn of_disks(provider: &Provider, vm: &PlanVm, sizes: &[u64]) -> Result<Guest
 pub fn source_claim(provider: &Provider) -> Result<String, Failure> {
     let volume = provider.spec.source_volume.as_ref();
     volume.map(|v| v.claim_name.clone()).ok_or_else(|| {
-        Failure::lasting("config", "the Provider has no sourceVolume", "name the PVC with the files")
+        Failure::lasting(
+            "config",
+            "the Provider has no sourceVolume",
+            "name the PVC with the files",
+        )
     })
 }
 
@@ -201,7 +206,10 @@ mod tests {
         let fast = of("web", 0);
         assert_eq!((fast.class.as_deref(), fast.mode), (Some("fast"), Some(Mode::Block)));
         let disk = of("web", 1);
-        assert_eq!((disk.class.as_deref(), disk.access.as_deref()), (Some("slow"), Some("ReadWriteMany")));
+        assert_eq!(
+            (disk.class.as_deref(), disk.access.as_deref()),
+            (Some("slow"), Some("ReadWriteMany"))
+        );
         assert_eq!(of("db", 1), fast);
     }
 

@@ -28,7 +28,10 @@ pub fn pod_name(origin: &Origin) -> String {
 pub fn pod(conversion: &Conversion<'_>, paths: Vec<String>) -> Pod {
     let mut pod = conversion.pod();
     pod.metadata.name = Some(pod_name(conversion.origin));
-    pod.metadata.labels.get_or_insert_default().insert(LABEL_ROLE.to_owned(), ROLE_MEASURE.to_owned());
+    pod.metadata
+        .labels
+        .get_or_insert_default()
+        .insert(LABEL_ROLE.to_owned(), ROLE_MEASURE.to_owned());
     let Some(spec) = pod.spec.as_mut() else { return pod };
     spec.affinity = None;
     spec.init_containers = None;
@@ -46,10 +49,15 @@ pub fn pod(conversion: &Conversion<'_>, paths: Vec<String>) -> Pod {
 pub fn sizes(pod: &Pod) -> Option<Result<Vec<u64>, Failure>> {
     let status = pod.status.as_ref()?;
     let phase = status.phase.as_deref();
-    let end = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.terminated.as_ref());
+    let end = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|c| c.state.as_ref()?.terminated.as_ref());
     let said = end.and_then(|end| end.message.as_deref()).unwrap_or_default().trim();
     let failed = |message: &str| {
-        let advice = "correct spec.vms[].paths in a new Plan, or the files on the Provider's volume";
+        let advice =
+            "correct spec.vms[].paths in a new Plan, or the files on the Provider's volume";
         Some(Err(Failure::lasting("not-found", message, advice)))
     };
     match phase {
@@ -57,7 +65,9 @@ pub fn sizes(pod: &Pod) -> Option<Result<Vec<u64>, Failure>> {
             Ok(sizes) if !sizes.is_empty() => Some(Ok(sizes)),
             _ => failed(&format!("the disks were measured, but not as sizes: {said:?}")),
         },
-        Some("Failed") if said.is_empty() => failed("the disks could not be measured; the pod said nothing"),
+        Some("Failed") if said.is_empty() => {
+            failed("the disks could not be measured; the pod said nothing")
+        }
         Some("Failed") => failed(said),
         _ => None,
     }
@@ -80,7 +90,9 @@ mod tests {
     fn sizes_are_lines() {
         assert_eq!(sizes(&ended("Succeeded", "10\n20\n")), Some(Ok(vec![10, 20])));
         assert_eq!(sizes(&ended("Running", "10\n")), None);
-        for (phase, said) in [("Succeeded", "x"), ("Succeeded", ""), ("Failed", "no"), ("Failed", "")] {
+        for (phase, said) in
+            [("Succeeded", "x"), ("Succeeded", ""), ("Failed", "no"), ("Failed", "")]
+        {
             assert!(sizes(&ended(phase, said)).unwrap().is_err(), "{phase} {said}");
         }
     }

@@ -42,7 +42,11 @@ impl Objects {
         let labels = self.claims.iter().map(ResourceExt::labels);
         let all = labels.chain(self.data_volumes.iter().map(ResourceExt::labels));
         let of_vm = all.filter(|l| l.get(LABEL_VM).is_some_and(|name| name == vm));
-        of_vm.filter_map(|l| l.get(LABEL_DISK)?.parse().ok()).map(|n: usize| n + 1).max().unwrap_or(0)
+        of_vm
+            .filter_map(|l| l.get(LABEL_DISK)?.parse().ok())
+            .map(|n: usize| n + 1)
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -81,7 +85,9 @@ fn volume_state(
     let Some(claim) = claim else {
         let Some(data_volume) = data_volume else { return VolumeState::Missing };
         let phase = data_volume_phase(data_volume);
-        return VolumeState::Pending(format!("CDI has not made the claim yet (DataVolume is {phase})"));
+        return VolumeState::Pending(format!(
+            "CDI has not made the claim yet (DataVolume is {phase})"
+        ));
     };
     let name = claim.name_any();
     let owners = claim.owner_references();
@@ -96,7 +102,8 @@ fn volume_state(
     if claim.metadata.deletion_timestamp.is_some() {
         return VolumeState::Pending(format!("claim {name} is being deleted"));
     }
-    if let Some(phase) = data_volume.map(data_volume_phase).filter(|p| !data_volume_may_be_used(p)) {
+    if let Some(phase) = data_volume.map(data_volume_phase).filter(|p| !data_volume_may_be_used(p))
+    {
         return VolumeState::Pending(format!("DataVolume {name} is {phase}"));
     }
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -129,7 +136,9 @@ pub async fn pod_state(origin: &Origin, pod: Option<&Pod>, now: i64) -> PodState
             _ => PodState::Running(attempt),
         },
         Some("Succeeded") => PodState::Succeeded(attempt, ended_at(status).unwrap_or(now)),
-        Some("Failed") => PodState::Failed(attempt, failure::of_pod(pod, created(pod).unwrap_or(now))),
+        Some("Failed") => {
+            PodState::Failed(attempt, failure::of_pod(pod, created(pod).unwrap_or(now)))
+        }
         _ => PodState::Waiting(attempt, waits_for(status)),
     }
 }
@@ -145,12 +154,14 @@ fn ended_at(status: &PodStatus) -> Option<i64> {
 }
 
 fn waits_for(status: &PodStatus) -> String {
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let containers =
+        status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut waiting = containers.filter_map(|c| c.state.as_ref()?.waiting.as_ref());
     let conditions = status.conditions.iter().flatten();
     let mut unmet = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
     let words = |reason: Option<&String>, message: Option<&String>| {
-        let parts: Vec<&str> = [reason, message].into_iter().flatten().map(String::as_str).collect();
+        let parts: Vec<&str> =
+            [reason, message].into_iter().flatten().map(String::as_str).collect();
         parts.join(": ")
     };
     unmet

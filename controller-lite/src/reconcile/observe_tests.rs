@@ -27,7 +27,9 @@ fn volumes() {
         VolumeState::Foreign("wave1-web01-disk-0".into())
     );
     let data_volume = |phase: &str| {
-        dynamic(json!({ "metadata": { "name": "wave1-web01-disk-0" }, "status": { "phase": phase } }))
+        dynamic(
+            json!({ "metadata": { "name": "wave1-web01-disk-0" }, "status": { "phase": phase } }),
+        )
     };
     // CDI makes the claim, whatever labels it gives it.
     theirs.metadata.owner_references = Some(vec![serde_json::from_value(json!({

@@ -21,7 +21,9 @@ const MAX_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection.
-    #[error("the pod at {0} cannot be reached from the controller; is there a network policy in between?")]
+    #[error(
+        "the pod at {0} cannot be reached from the controller; is there a network policy in between?"
+    )]
     Connect(SocketAddr, #[source] std::io::Error),
     /// No whole answer.
     #[error("the pod at {at}{path} gave no answer")]

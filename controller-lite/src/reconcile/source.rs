@@ -44,7 +44,11 @@ fn not_yet(kind: SourceKind) -> Failure {
         "the disks of a VM of a Provider of type {} cannot be found out by this version",
         guest::word(&kind)
     );
-    Failure::lasting("config", message, "run the pod by hand (docs/operations.md), or use the type disk")
+    Failure::lasting(
+        "config",
+        message,
+        "run the pod by hand (docs/operations.md), or use the type disk",
+    )
 }
 
 type Found = Result<Option<Guest>, Failure>;

@@ -32,8 +32,7 @@ pub fn with_record(status: &VmStatus, record: &Record, now: Timestamp) -> VmStat
     new.attempts = record.attempts;
     new.class.clone_from(&record.class);
     new.message = record.message.as_deref().map(cut);
-    new.retry_time =
-        record.retry_at.and_then(|at| Timestamp::from_second(at).ok()).map(Time);
+    new.retry_time = record.retry_at.and_then(|at| Timestamp::from_second(at).ok()).map(Time);
     let begun = !matches!(record.phase, VmPhase::Pending | VmPhase::Preflight);
     if begun && new.start_time.is_none() {
         new.start_time = Some(Time(now));
