@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The CRDs of others; ours are in `deploy/crds.yaml`.
@@ -55,8 +55,9 @@ impl ApiServer {
 
     /// The one that all tests of a program share. Each works in a [`Self::namespace`] of its own.
     pub fn shared() -> &'static Self {
-        static SERVER: OnceLock<ApiServer> = OnceLock::new();
-        SERVER.get_or_init(Self::start)
+        // When it does not start, all of them fail at once.
+        static SERVER: LazyLock<ApiServer> = LazyLock::new(ApiServer::start);
+        &SERVER
     }
 
     /// A new namespace.
