@@ -2,7 +2,7 @@
 //! builds and runs it. No controller runs beside it: what those would do, a test does itself.
 
 use super::lab::{root, said};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -95,6 +95,37 @@ impl ApiServer {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             said: said(&output),
         }
+    }
+
+    /// A kubeconfig of a service account, with a token as the kubelet would give to its pods.
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", "-n", namespace, service_account]).ok();
+        let ca = self
+            .kubectl(&[
+                "config",
+                "view",
+                "--raw",
+                "--output",
+                "jsonpath={.clusters[0].cluster.certificate-authority-data}",
+            ])
+            .ok();
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {"server": self.url, "certificate-authority-data": ca}}],
+            "users": [{"name": service_account, "user": {"token": token.trim()}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": service_account}}],
+        });
+        let path = self.dir().join(format!("{namespace}-{service_account}.kubeconfig"));
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// The requests of a user so far, as the server's audit has them: `verb`, `objectRef`,
+    /// `responseStatus.code` and more.
+    pub fn requests_of(&self, user: &str) -> Vec<Value> {
+        let log = fs::read_to_string(self.dir().join("audit.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.filter(|event: &Value| event["user"]["username"] == user).collect()
     }
 
     /// Its temporary folder.
