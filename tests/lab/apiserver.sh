@@ -38,7 +38,10 @@ build() {
     local go=go version new=$bin.new
     version=$(GOTOOLCHAIN=local go env GOVERSION)
     if ! printf '%s\n' go1.21 "${version%% *}" | sort -CV; then
+        say "$version cannot fetch a newer one by itself"
         go=$(newer_go)
+        version=$(GOROOT='' "$go" env GOVERSION)
+        unset GOROOT
     fi
     say "building Kubernetes and etcd with $version: this takes a while"
     rm -rf "$new"
@@ -60,11 +63,19 @@ name_of() {
     esac
 }
 
-# Prints the path of a Go that go.mod is content with, fetched as the module it is published as.
+# Prints the path of a Go that go.mod is content with, from the module that Go's own toolchain switch takes.
 newer_go() {
-    local wanted=v0.0.1-go1.24.13.linux-amd64 # GOTOOLCHAIN's own name for it
-    (cd / && GO111MODULE=on GOFLAGS=-mod=mod go mod download -json "golang.org/toolchain@$wanted") |
-        sed -n 's/.*"Dir": "\(.*\)".*/\1\/bin\/go/p'
+    local version=v0.0.1-go1.24.13.linux-amd64 sum=h1:5sgfUhn9QCgVl4UYj32GrIYFHI3bi2UX55tNfupXwxc= said dir
+    said=$(cd / && GO111MODULE=on GOFLAGS=-mod=mod GOSUMDB=off go mod download -json "golang.org/toolchain@$version") || die "$said"
+    grep -qF "\"$sum\"" <<<"$said" || die "golang.org/toolchain@$version is not what it was: $said"
+    dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$said")
+    # A module has no executables and no go.mod within.
+    rm -rf "$cache/$version"
+    cp -r "$dir" "$cache/$version"
+    chmod -R u+w "$cache/$version"
+    chmod -R a+x "$cache/$version/bin" "$cache/$version/pkg/tool"
+    mv "$cache/$version/src/_go.mod" "$cache/$version/src/go.mod"
+    echo "$cache/$version/bin/go"
 }
 
 certificate() { # NAME SUBJECT USAGE [ALTERNATIVE-NAMES]
