@@ -2,4 +2,6 @@
 
 pub mod api;
 pub mod crds;
+pub mod objects;
 pub mod probes;
+pub mod reconcile;

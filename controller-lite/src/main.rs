@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use controller_lite::reconcile::run;
 
 /// Converts VMs of vSphere, Xen, OVAs and disk images into KubeVirt VMs, from Plans in a cluster.
 #[derive(Parser)]
@@ -25,11 +26,14 @@ docs/operations.md has a whole example: Secret, Provider and Plan.";
 enum Command {
     /// Print the CRDs of Provider and Plan as YAML, for `kubectl apply -f -`
     Crds,
+    /// Run the controller: Plans become volumes, conversion pods and VMs
+    Run(run::Options),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds => crds(),
+        Command::Run(options) => run(options),
     }
 }
 
@@ -43,5 +47,28 @@ fn crds() -> ExitCode {
             eprintln!("controller-lite: the CRDs could not be printed: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(options: run::Options) -> ExitCode {
+    tracing_subscriber::fmt().json().with_writer(std::io::stdout).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(run::run(options)).map_err(|error| whole(&error)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "the controller ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", whole(cause)),
+        None => error.to_string(),
     }
 }
