@@ -3,4 +3,5 @@
 pub mod api;
 pub mod crds;
 pub mod objects;
+pub mod probes;
 pub mod reconcile;

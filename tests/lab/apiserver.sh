@@ -14,7 +14,14 @@ die() { say "$@"; exit 1; }
 
 cache=${V2V_LAB_CACHE:-/var/cache/v2v-pod-lab}
 modules=$(cd "$(dirname "$0")/apiserver" && pwd)
-key=$(cat "$modules/go.mod" "$modules/go.sum" | sha256sum | cut -c1-16)
+release=$(awk '$2 == "k8s.io/kubernetes" { print $3 } $1 == "k8s.io/kubernetes" { print $2 }' "$modules/go.mod")
+# Without optimisation the compiler needs half the time and memory, and the server is quick enough. Clients ask for the release.
+variables=
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    variables+=" -X $package.gitVersion=$release -X $package.gitMajor=1 -X $package.gitMinor=$(cut -d. -f2 <<<"$release")"
+done
+flags=(-gcflags=all='-N -l' -ldflags="-s -w$variables")
+key=$(cat "$modules/go.mod" "$modules/go.sum" - <<<"${flags[*]}" | sha256sum | cut -c1-16)
 bin=$cache/kube-$key
 programs=(k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl go.etcd.io/etcd/server/v3)
 
@@ -31,17 +38,19 @@ build() {
     local go=go version new=$bin.new
     version=$(GOTOOLCHAIN=local go env GOVERSION)
     if ! printf '%s\n' go1.21 "${version%% *}" | sort -CV; then
+        say "$version cannot fetch a newer one by itself"
         go=$(newer_go)
+        version=$(GOROOT='' "$go" env GOVERSION)
+        unset GOROOT
     fi
     say "building Kubernetes and etcd with $version: this takes a while"
     rm -rf "$new"
     mkdir "$new"
-    # Without cgo no C compiler is needed. Without optimisation the compiler needs half the time and memory, and the server
-    # is quick enough. go.sum has the hashes of all that is fetched.
+    # Without cgo no C compiler is needed. go.sum has the hashes of all that is fetched.
     local program
     for program in "${programs[@]}"; do
         (cd "$modules" && CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false' GOSUMDB=off \
-            nice "$go" build -gcflags=all='-N -l' -ldflags='-s -w' -o "$new/$(name_of "$program")" "$program") >&2 9>&-
+            nice "$go" build "${flags[@]}" -o "$new/$(name_of "$program")" "$program") >&2 9>&-
     done
     mv "$new" "$bin"
     say "done in $SECONDS s"
@@ -54,11 +63,19 @@ name_of() {
     esac
 }
 
-# Prints the path of a Go that go.mod is content with, fetched as the module it is published as.
+# Prints the path of a Go that go.mod is content with, from the module that Go's own toolchain switch takes.
 newer_go() {
-    local wanted=v0.0.1-go1.24.13.linux-amd64 # GOTOOLCHAIN's own name for it
-    (cd / && GO111MODULE=on GOFLAGS=-mod=mod go mod download -json "golang.org/toolchain@$wanted") |
-        sed -n 's/.*"Dir": "\(.*\)".*/\1\/bin\/go/p'
+    local version=v0.0.1-go1.24.13.linux-amd64 sum=h1:5sgfUhn9QCgVl4UYj32GrIYFHI3bi2UX55tNfupXwxc= said dir
+    said=$(cd / && GO111MODULE=on GOFLAGS=-mod=mod GOSUMDB=off go mod download -json "golang.org/toolchain@$version") || die "$said"
+    grep -qF "\"$sum\"" <<<"$said" || die "golang.org/toolchain@$version is not what it was: $said"
+    dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$said")
+    # A module has no executables and no go.mod within.
+    rm -rf "$cache/$version"
+    cp -r "$dir" "$cache/$version"
+    chmod -R u+w "$cache/$version"
+    chmod -R a+x "$cache/$version/bin" "$cache/$version/pkg/tool"
+    mv "$cache/$version/src/_go.mod" "$cache/$version/src/go.mod"
+    echo "$cache/$version/bin/go"
 }
 
 certificate() { # NAME SUBJECT USAGE [ALTERNATIVE-NAMES]
@@ -100,7 +117,7 @@ free_port() {
 # Waits for the server; fails when it ended.
 answers() {
     for _ in $(seq 600); do
-        kill -0 "$server" 2>/dev/null || return 1
+        kill -0 "$server" "$etcd" 2>/dev/null || return 1
         [ "$(curl -s --cacert ca.crt --cert admin.crt --key admin.key "https://127.0.0.1:$1/readyz")" != ok ] || return 0
         sleep 0.2
     done
@@ -115,7 +132,8 @@ start() { # PORT
         --cert-dir="$dir" --tls-cert-file=server.crt --tls-private-key-file=server.key --client-ca-file=ca.crt \
         --authorization-mode=RBAC --disable-admission-plugins=ServiceAccount \
         --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=service-accounts.key \
-        --service-account-signing-key-file=service-accounts.key >>apiserver.log 2>&1 </dev/null &
+        --service-account-signing-key-file=service-accounts.key --audit-policy-file=audit.yaml --audit-log-path=audit.log \
+        >>apiserver.log 2>&1 </dev/null &
     server=$!
     answers "$1"
 }
@@ -125,13 +143,16 @@ run() {
     dir=$(mktemp -d "${TMPDIR:-/tmp}/v2v-apiserver.XXXXXX")
     server='' etcd=''
     # shellcheck disable=SC2016
-    trap 'kill -KILL $server $etcd 2>/dev/null || true; wait || true; rm -rf "$dir"' EXIT
+    trap '{ kill -KILL $server $etcd; wait; } 2>/dev/null || true; rm -rf "$dir"' EXIT
     trap 'exit 0' INT TERM HUP
     cd "$dir"
     certificates
-    # Over a socket of its own etcd needs no free port, and nobody else finds it. What it has need not survive: no fsync.
+    # Who asked for what, one line of JSON each.
+    printf '{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}' >audit.yaml
+    # Over a socket of its own etcd needs no free port, and nobody else finds it (what it advertises nobody asks for). What it
+    # has need not survive: no fsync.
     setpriv --pdeathsig KILL "$bin/etcd" --data-dir="$dir/etcd" --listen-client-urls=unix://"$dir/etcd.sock" \
-        --advertise-client-urls=unix://"$dir/etcd.sock" --listen-peer-urls=http://127.0.0.1:0 --unsafe-no-fsync \
+        --advertise-client-urls=http://localhost:2379 --listen-peer-urls=http://127.0.0.1:0 --unsafe-no-fsync \
         >etcd.log 2>&1 </dev/null &
     etcd=$!
     # Another program may take the port in between.
@@ -144,7 +165,7 @@ run() {
         fi
         kill -KILL "$server" 2>/dev/null || true
     done
-    tail -20 etcd.log apiserver.log >&2
+    tail -n 20 etcd.log apiserver.log >&2
     die "the server does not start (above)"
 }
 

@@ -166,9 +166,12 @@ pub struct PlanVm {
     /// For a Provider of type `ova` the OVA, for `disk` the disks in their order: paths within
     /// the source volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 1024)))]
-    #[x_kube(validation = Rule::new("self.all(p, !p.startsWith('/') && !p.matches('(^|/)[.][.](/|$)') && !p.matches('[,[:cntrl:]]'))")
-        .message("a path is within the source volume: it does not begin with /, has no .. and no comma"))]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 512), regex(pattern = r"^[^,\x00-\x1f\x7f]*$"))
+    )]
+    #[x_kube(validation = Rule::new("self.all(p, !p.startsWith('/') && !('/' + p + '/').contains('/../'))")
+        .message("a path is within the source volume: it does not begin with / and has no .."))]
     pub paths: Option<Vec<String>>,
 }
 

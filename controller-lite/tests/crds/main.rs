@@ -1,7 +1,10 @@
 //! The CRDs on a real API server: every rule with what it lets through and what it refuses, what
 //! cannot be changed, defaults, printer columns, and that the files in `deploy/` are the current ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod columns;
+mod docs;
 mod plan;
 mod provider;
 
@@ -61,7 +64,7 @@ async fn judge(kind: &str, base: &Value, cases: &[(&[Change], Option<&str>)]) {
             (Ok(_), None) => {}
             (Err(kube::Error::Api(status)), Some(words)) if status.message.contains(words) => {}
             (Ok(_), Some(words)) => {
-                wrong.push(format!("{changes:?}: accepted, not refused: {words}"))
+                wrong.push(format!("{changes:?}: accepted, not refused: {words}"));
             }
             (Err(error), expected) => wrong.push(format!("{changes:?}: {error}, not {expected:?}")),
         }

@@ -61,8 +61,8 @@ async fn paths_stay_in_the_volume() {
             (&[("/vms/0/paths", json!(["/etc/shadow"]))], Some(PATH_HINT)),
             (&[("/vms/0/paths", json!(["web/../../x"]))], Some(PATH_HINT)),
             (&[("/vms/0/paths", json!([".."]))], Some(PATH_HINT)),
-            (&[("/vms/0/paths", json!(["a,b"]))], Some(PATH_HINT)),
-            (&[("/vms/0/paths", json!(["a\nb"]))], Some(PATH_HINT)),
+            (&[("/vms/0/paths", json!(["a,b"]))], Some("spec.vms[0].paths[0]")),
+            (&[("/vms/0/paths", json!(["a\nb"]))], Some("spec.vms[0].paths[0]")),
             (&[("/vms/0/paths", json!([""]))], Some("spec.vms[0].paths[0]")),
             (&[("/vms/0/paths", json!([]))], Some("should have at least 1 items")),
             (&[("/vms/1/paths", json!(["web.ova"]))], Some("paths go with name")),
@@ -118,6 +118,7 @@ async fn the_rest_is_within_bounds() {
             ),
             (&[("/limits", json!({"vms": 200, "perHost": 1})), ("/retries", json!(0))], None),
             (&[("/resources", json!({"limits": {"memory": "4Gi", "cpu": 2}}))], None),
+            (&[("/resources", json!({"requests": {"memory": "1.5e9", "cpu": "500m"}}))], None),
             (&[("/targetNamespace", json!("vms-1"))], None),
             (
                 &[("/targetNamespace", json!("VMs"))],

@@ -2,12 +2,12 @@
 //! builds and runs it. No controller runs beside it: what those would do, a test does itself.
 
 use super::lab::{root, said};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The CRDs of others; ours are in `deploy/crds.yaml`.
@@ -55,8 +55,9 @@ impl ApiServer {
 
     /// The one that all tests of a program share. Each works in a [`Self::namespace`] of its own.
     pub fn shared() -> &'static Self {
-        static SERVER: OnceLock<ApiServer> = OnceLock::new();
-        SERVER.get_or_init(Self::start)
+        // When it does not start, all of them fail at once.
+        static SERVER: LazyLock<ApiServer> = LazyLock::new(ApiServer::start);
+        &SERVER
     }
 
     /// A new namespace.
@@ -94,6 +95,40 @@ impl ApiServer {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             said: said(&output),
         }
+    }
+
+    /// A kubeconfig of a service account, with a token as the kubelet would give to its pods.
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", "-n", namespace, service_account]).ok();
+        let ca = self
+            .kubectl(&[
+                "config",
+                "view",
+                "--raw",
+                "--output",
+                "jsonpath={.clusters[0].cluster.certificate-authority-data}",
+            ])
+            .ok();
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {"server": self.url, "certificate-authority-data": ca}}],
+            "users": [{"name": service_account, "user": {"token": token.trim()}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": service_account}}],
+        });
+        // Tests run in parallel: a file for each.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir().join(format!("{service_account}-{number}.kubeconfig"));
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// The requests of a user so far, as the server's audit has them: `verb`, `objectRef`,
+    /// `responseStatus.code` and more.
+    pub fn requests_of(&self, user: &str) -> Vec<Value> {
+        let log = fs::read_to_string(self.dir().join("audit.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.filter(|event: &Value| event["user"]["username"] == user).collect()
     }
 
     /// Its temporary folder.
