@@ -27,7 +27,15 @@ impl Controller {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = server.dir().join(format!("controller-{number}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_controller-lite"))
-            .args(["run", "--watch", namespace, "--lease-namespace", namespace])
+            .args([
+                "run",
+                "--watch",
+                namespace,
+                "--lease-namespace",
+                namespace,
+                "--probes-port",
+                "0",
+            ])
             .args(more)
             .env("KUBECONFIG", &server.kubeconfig)
             .stdin(Stdio::null())
