@@ -30,7 +30,10 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             let cause = error.source().map(|e| format!(": {e}")).unwrap_or_default();
-            eprintln!("error: {error}{cause}\ntry: {}", error.advice());
+            eprintln!("error: {error}{cause}");
+            if let Some(advice) = error.advice() {
+                eprintln!("try: {advice}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -158,14 +158,11 @@ fn hint(inventory: &Inventory, wanted: &Wanted) -> String {
 
 /// `vm-21 in DC, folder prod/web`.
 fn place(vm: &SourceVm) -> String {
-    let mut text = vm.moref.clone();
-    if !vm.host.datacenter.is_empty() {
-        text += &format!(" in {}", super::names::typed(&vm.host.datacenter));
+    let datacenter = super::names::typed(&vm.host.datacenter);
+    if vm.folder.is_empty() {
+        return format!("{} in {datacenter}", vm.moref);
     }
-    if !vm.folder.is_empty() {
-        text += &format!(", folder {}", vm.folder.join("/"));
-    }
-    text
+    format!("{} in {datacenter}, folder {}", vm.moref, vm.folder.join("/"))
 }
 
 /// The first of them, and how many more.

@@ -1,5 +1,6 @@
 //! `controller-lite inventory`: what the controller sees of a vCenter or an ESXi host, for people and scripts.
 
+use super::choose::{ChoiceError, Wanted, choose};
 use super::error::Error;
 use super::http::Limits;
 use super::model::{Inventory, Power, SourceVm};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(long_about = HELP)]
 pub struct InventoryArgs {
-    /// The server: https://vcenter, vpx://vcenter or esx://host
+    /// URL of the server, of the scheme https, vpx or esx
     #[arg(long)]
     url: Server,
     /// Who logs in
@@ -34,6 +35,15 @@ pub struct InventoryArgs {
     /// Believe any server
     #[arg(long, conflicts_with_all = ["ca", "thumbprint"])]
     insecure: bool,
+    /// Only the VM that a Plan with this name would mean
+    #[arg(long, group = "vm")]
+    name: Option<String>,
+    /// The same by BIOS UUID
+    #[arg(long, group = "vm")]
+    uuid: Option<String>,
+    /// The same by reference, vm-21
+    #[arg(long, group = "vm")]
+    moref: Option<String>,
     /// Print all that is known, as JSON
     #[arg(long)]
     json: bool,
@@ -49,8 +59,37 @@ Examples:
 
 const GIB: u64 = 1 << 30;
 
+/// Why it prints nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no inventory.
+    #[error(transparent)]
+    Inventory(#[from] Error),
+    /// There is no such VM.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+}
+
+impl CommandError {
+    /// One line of what to do, where the error does not say it.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Inventory(e) => Some(e.advice()),
+            Self::Choice(_) => None,
+        }
+    }
+}
+
+impl InventoryArgs {
+    fn wanted(&self) -> Option<Wanted> {
+        let name = self.name.clone().map(Wanted::Name);
+        let uuid = self.uuid.clone().map(Wanted::Uuid);
+        name.or(uuid).or(self.moref.clone().map(Wanted::Moref))
+    }
+}
+
 /// What the subcommand prints.
-pub async fn run(args: &InventoryArgs) -> Result<String, Error> {
+pub async fn run(args: &InventoryArgs) -> Result<String, CommandError> {
     let text = |path: &Path| {
         let path_text = path.display().to_string();
         std::fs::read_to_string(path).map_err(|source| Error::File { path: path_text, source })
@@ -67,7 +106,11 @@ pub async fn run(args: &InventoryArgs) -> Result<String, Error> {
         user: args.user.clone(),
         password: Password::new(&text(&args.password_file)?),
     };
-    let inventory = inventory(&source, &Limits::default()).await?;
+    let mut inventory = inventory(&source, &Limits::default()).await?;
+    if let Some(wanted) = args.wanted() {
+        inventory.vms = vec![choose(&inventory, &wanted)?.clone()];
+        inventory.unreadable.clear();
+    }
     Ok(if args.json { as_json(&inventory, &source) } else { as_table(&inventory) })
 }
 

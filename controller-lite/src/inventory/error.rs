@@ -150,8 +150,8 @@ impl Error {
             Self::Unreachable { .. }
             | Self::Handshake { .. }
             | Self::Broken { .. }
-            | Self::Slow { .. } => Class::Network,
-            Self::Http { status, .. } if matches!(status, 429 | 502..=504) => Class::Network,
+            | Self::Slow { .. }
+            | Self::Http { status: 429 | 502..=504, .. } => Class::Network,
             Self::Http { status: 401 | 403, .. } => Class::Auth,
             Self::Fault { fault, .. } => match fault.as_str() {
                 "InvalidLogin" | "NoPermission" | "NotAuthenticated" | "PasswordExpired" => {

@@ -85,10 +85,10 @@ pub fn disks(vm: &str, paths: &[String]) -> Result<Files, FilesError> {
             return Err(FilesError::Twice { vm: vm.to_owned(), path: path.clone() });
         }
     }
-    match paths.is_empty() {
-        true => Err(FilesError::None { vm: vm.to_owned() }),
-        false => Ok(Files::Disks(paths)),
+    if paths.is_empty() {
+        return Err(FilesError::None { vm: vm.to_owned() });
     }
+    Ok(Files::Disks(paths))
 }
 
 /// The OVA of a VM of an `ova` provider.

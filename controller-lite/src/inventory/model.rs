@@ -71,7 +71,7 @@ pub struct SourceHost {
     pub moref: String,
     /// As people see it.
     pub name: String,
-    /// Datacenter with the folders around it, `Europe/DC`; what a path of the server's files needs. Empty at a host by itself.
+    /// Datacenter with the folders around it, `Europe/DC`, each as the server has it; `ha-datacenter` at a host by itself.
     pub datacenter: String,
     /// The parts of libvirt's path as the server has them (`%`, `/` and `\` are `%25`, `%2f`, `%5c`): datacenter with its
     /// folders, cluster with its folders, host. Empty at a host by itself.

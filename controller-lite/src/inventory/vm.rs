@@ -142,7 +142,8 @@ fn disks(devices: Node<'_, '_>) -> Result<Vec<SourceDisk>, String> {
     let disks: Vec<SourceDisk> = disks.map(|d| disk(d, &controllers)).collect::<Result<_, _>>()?;
     let mut places: Vec<_> = disks.iter().map(|d| (d.controller, d.unit)).collect();
     places.sort_unstable();
-    if let Some([(controller, unit), _]) = places.array_windows().find(|[a, b]| a == b) {
+    let twice = places.iter().zip(places.iter().skip(1)).find(|(a, b)| a == b);
+    if let Some(((controller, unit), _)) = twice {
         return Err(format!("two of its disks are {controller}:{unit}"));
     }
     Ok(in_order(disks))

@@ -44,37 +44,34 @@ fn disk_xml(key: u32, controller: u32, unit: u32) -> String {
 }
 
 fn vm_xml(properties: &str, devices: &str) -> String {
-    let controllers: String = CONTROLLERS
-        .iter()
-        .map(|(kind, key, number)| {
-            format!(
-                r#"<VirtualDevice xsi:type="{kind}"><key>{key}</key><busNumber>{number}</busNumber></VirtualDevice>"#
-            )
-        })
-        .collect();
-    let mut xml = String::from(
-        r#"<r xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><returnval><objects><obj type="VirtualMachine">vm-21</obj>"#,
-    );
-    for (name, value) in [
+    let controller = |(kind, key, number): &(&str, u32, u32)| {
+        format!(
+            r#"<VirtualDevice xsi:type="{kind}"><key>{key}</key><busNumber>{number}</busNumber></VirtualDevice>"#
+        )
+    };
+    let controllers: Vec<String> = CONTROLLERS.iter().map(controller).collect();
+    let usual = [
         ("name", "web%2f1"),
         ("config.uuid", "42000000-1111-2222-3333-44445555AAAA"),
         ("runtime.powerState", "poweredOff"),
         ("runtime.connectionState", "connected"),
         ("config.hardware.numCPU", "2"),
         ("config.hardware.memoryMB", "2048"),
-    ] {
-        if !properties.contains(&format!(">{name}<")) {
-            xml += &format!("<propSet><name>{name}</name><val>{value}</val></propSet>");
-        }
-    }
-    xml += r#"<propSet><name>runtime.host</name><val type="HostSystem" xsi:type="ManagedObjectReference">host-10</val></propSet>
-        <propSet><name>parent</name><val type="Folder" xsi:type="ManagedObjectReference">group-v7</val></propSet>"#;
-    if !devices.is_empty() {
-        xml += &format!(
-            r#"<propSet><name>config.hardware.device</name><val xsi:type="ArrayOfVirtualDevice">{controllers}{devices}</val></propSet>"#
-        );
-    }
-    xml + properties + "</objects></returnval></r>"
+    ];
+    let usual = usual.iter().filter(|(name, _)| !properties.contains(&format!(">{name}<")));
+    let usual: Vec<String> = usual.map(|(name, value)| property(name, value)).collect();
+    let devices = if devices.is_empty() {
+        String::new()
+    } else {
+        property("config.hardware.device", &(controllers.concat() + devices))
+    };
+    format!(
+        r#"<r xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><returnval><objects><obj type="VirtualMachine">vm-21</obj>
+        <propSet><name>runtime.host</name><val type="HostSystem" xsi:type="ManagedObjectReference">host-10</val></propSet>
+        <propSet><name>parent</name><val type="Folder" xsi:type="ManagedObjectReference">group-v7</val></propSet>
+        {}{devices}{properties}</objects></returnval></r>"#,
+        usual.concat()
+    )
 }
 
 fn read_one(xml: &str) -> Result<SourceVm, Unreadable> {

@@ -94,6 +94,9 @@ impl Session {
             element("userName", &source.user) + &element("password", &source.password.0);
         self.call("Login", &service.sessions, &credentials, |_| Some(())).await?;
         let result = self.collect(&service).await;
+        if matches!(&result, Err(e) if e.is_session_end()) {
+            return result;
+        }
         // Views go with the session. That it cannot be ended is no reason to throw away what was got.
         if let Err(e) = self.call("Logout", &service.sessions, "", |_| Some(())).await
             && result.is_ok()

@@ -115,6 +115,8 @@ type Faults struct {
 	Refuse float64 `json:"refuse"`
 	// AfterBytes puts Drop and Refuse off until so much of the -flat.vmdk files has been sent.
 	AfterBytes int64 `json:"after_bytes"`
+	// EndSessionAt ends, once, the session of the SOAP request of this number, before it is answered; 0 never does.
+	EndSessionAt int64 `json:"end_session_at"`
 	// LatencyMS is added before each reply.
 	LatencyMS int `json:"latency_ms"`
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/simulator/esx"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -171,6 +172,14 @@ func (inv *inventory) addDatastore(ctx context.Context, home *home, i int, datas
 		return err
 	}
 	entity := simulator.Map.Get(made.Reference()).(*simulator.Datastore)
+	// The simulator keeps only the first host of a datastore that several have.
+	mounted := false
+	for _, mount := range entity.Host {
+		mounted = mounted || mount.Key == home.host.Reference()
+	}
+	if !mounted {
+		entity.Host = append(entity.Host, types.DatastoreHostMount{Key: home.host.Reference(), MountInfo: entity.Host[0].MountInfo})
+	}
 	for j := range entity.Host {
 		entity.Host[j].MountInfo.Path = inv.config.mountPath(datastore.Name)
 	}
@@ -191,12 +200,25 @@ func (inv *inventory) addNetworks(ctx context.Context, home *home) error {
 			}
 			done[nic.Network] = true
 			spec := types.HostPortGroupSpec{Name: nic.Network, VswitchName: "vSwitch0"}
-			if err := system.AddPortGroup(ctx, spec); err != nil {
+			// Hosts of one datacenter share it.
+			if err := system.AddPortGroup(ctx, spec); err != nil && !isDuplicate(err) {
 				return fmt.Errorf("network %q: %w", nic.Network, err)
 			}
 		}
 	}
 	return nil
+}
+
+func isDuplicate(err error) bool {
+	if !soap.IsSoapFault(err) {
+		return false
+	}
+	// In one process the fault is the simulator's own.
+	switch soap.ToSoapFault(err).VimFault().(type) {
+	case types.DuplicateName, *types.DuplicateName:
+		return true
+	}
+	return false
 }
 
 // addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
