@@ -1,13 +1,12 @@
 //! The inventory of a source: which VMs it has, where they are, what they are made of.
 //!
 //! [`vsphere`] asks a vCenter or an ESXi host, [`choose`] finds the VM that a Plan means, [`names`] has libvirt's URL for it,
-//! [`files`] has what a Plan says of images and OVAs, [`command`] is the subcommand.
+//! [`command`] is the subcommand.
 //! Nothing here changes anything at the source, and nothing here knows Kubernetes.
 
 pub mod choose;
 pub mod command;
 pub mod error;
-pub mod files;
 pub mod http;
 pub mod model;
 pub mod names;
