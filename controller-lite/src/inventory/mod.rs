@@ -24,4 +24,6 @@ pub use model::*;
 pub use names::{esx_url, libvirt_url};
 pub use server::Server;
 pub use trust::{Thumbprint, ThumbprintError, Trust};
+#[cfg(test)]
+pub(crate) use vm::tests::a_vm;
 pub use vsphere::{Password, Source, inventory};
