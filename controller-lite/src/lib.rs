@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod crds;
+pub mod inventory;
 pub mod objects;
 pub mod probes;
 pub mod reconcile;

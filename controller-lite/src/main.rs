@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use controller_lite::inventory::command::{self, InventoryArgs};
 use controller_lite::reconcile::run;
 
 /// Converts VMs of vSphere, Xen, OVAs and disk images into KubeVirt VMs, from Plans in a cluster.
@@ -26,6 +27,8 @@ docs/operations.md has a whole example: Secret, Provider and Plan.";
 enum Command {
     /// Print the CRDs of Provider and Plan as YAML, for `kubectl apply -f -`
     Crds,
+    /// Show the VMs of a vCenter or an ESXi host, as the controller sees them
+    Inventory(Box<InventoryArgs>),
     /// Run the controller: Plans become volumes, conversion pods and VMs
     Run(run::Options),
 }
@@ -33,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds => crds(),
+        Command::Inventory(args) => inventory(&args),
         Command::Run(options) => run(options),
     }
 }
@@ -45,6 +49,27 @@ fn crds() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("controller-lite: the CRDs could not be printed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn inventory(args: &InventoryArgs) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let shown = runtime
+        .map_err(|error| (error.to_string(), None))
+        .and_then(|r| r.block_on(command::run(args)).map_err(|e| (whole(&e), e.advice())));
+    match shown {
+        Ok(text) => {
+            // Whoever does not want to read the rest is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err((error, advice)) => {
+            eprintln!("error: {error}");
+            if let Some(advice) = advice {
+                eprintln!("try: {advice}");
+            }
             ExitCode::FAILURE
         }
     }

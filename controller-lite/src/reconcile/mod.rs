@@ -19,6 +19,7 @@ pub mod pod_http;
 pub mod run;
 pub mod source;
 pub mod status;
+pub mod vsphere;
 
 use crate::api::plan::Plan;
 use crate::objects::size::Overhead;
@@ -34,6 +35,8 @@ pub struct Context {
     pub image: String,
     /// Of filesystem volumes.
     pub overhead: Overhead,
+    /// Of Providers of type vsphere.
+    pub inventories: vsphere::Inventories,
     /// Before the second try.
     pub retry_delay_s: u64,
 }

@@ -107,6 +107,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         instance,
         image: options.image.clone(),
         overhead: options.filesystem_overhead,
+        inventories: super::vsphere::Inventories::default(),
         retry_delay_s: options.retry_delay,
     });
     // Whichever ends first ends the others: nothing is done without the lease.

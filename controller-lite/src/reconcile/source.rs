@@ -4,7 +4,7 @@ use super::cluster::{Error, create, delete, find};
 use super::decide::SourceState;
 use super::failure::Failure;
 use super::guest::{self, Guest};
-use super::{Context, measure};
+use super::{Context, measure, vsphere};
 use crate::api::plan::{Plan, PlanVm};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
@@ -26,7 +26,8 @@ pub async fn look(
     };
     let found = match provider.spec.kind {
         SourceKind::Disk => disks(context, plan, provider, vm, &origin, recorded).await?,
-        SourceKind::Vsphere | SourceKind::Ova | SourceKind::Xen => Err(not_yet(provider.spec.kind)),
+        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm).await?.map(Some),
+        SourceKind::Ova | SourceKind::Xen => Err(not_yet(provider.spec.kind)),
     };
     Ok(match found {
         Ok(Some(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {

@@ -16,6 +16,7 @@ mod cold;
 mod disks;
 mod https;
 mod in_place;
+mod inventory;
 mod preflight;
 mod readers;
 mod vsphere;

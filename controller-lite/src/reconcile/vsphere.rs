@@ -1,0 +1,252 @@
+//! VMs of vSphere: the inventory of a Provider, fetched when a VM is looked for and kept for a moment, since the VMs of a Plan
+//! are looked for one after the other. What is kept is only a saving: without it, it is fetched again.
+
+use super::Context;
+use super::cluster::{Error, find};
+use super::failure::Failure;
+use super::guest::{Guest, GuestDisk, word};
+use crate::api::plan::{Plan, PlanVm, VmSelector};
+use crate::api::provider::{Provider, TrustMode};
+use crate::inventory::{
+    self as inv, Class, Inventory, Limits, Password, Power, Server, SourceVm, Trust, Wanted,
+};
+use crate::objects::source::{Source, VSphere};
+use crate::objects::vm::{Facts, NicFacts};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// An inventory younger than this will do.
+const FRESH: Duration = Duration::from_secs(60);
+/// A refused password is not tried again before: vCenter locks users out after a few. A changed Secret is another one.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// What was fetched lately, by Provider.
+#[derive(Default)]
+pub struct Inventories(Mutex<HashMap<(String, String), Arc<Slot>>>);
+
+/// One Provider's; whoever comes while it is being fetched waits for it.
+type Slot = tokio::sync::Mutex<Option<Kept>>;
+
+struct Kept {
+    /// Of the Provider and its Secret.
+    version: String,
+    at: Instant,
+    result: Result<Arc<Fetched>, Failure>,
+}
+
+impl Kept {
+    fn holds(&self, version: &str) -> bool {
+        let limit = match &self.result {
+            Err(failure) if failure.class == "auth" => REFUSED,
+            _ => FRESH,
+        };
+        self.version == version && self.at.elapsed() < limit
+    }
+}
+
+/// An inventory, and who asked whom for it.
+struct Fetched {
+    inventory: Inventory,
+    server: Server,
+    user: String,
+}
+
+impl Inventories {
+    fn slot(&self, provider: &Provider) -> Arc<Slot> {
+        let key = (provider.namespace().unwrap_or_default(), provider.name_any());
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+/// The VM, as its Provider describes it.
+pub async fn look(
+    context: &Context,
+    plan: &Plan,
+    provider: &Provider,
+    vm: &PlanVm,
+) -> Result<Result<Guest, Failure>, Error> {
+    let namespace = provider.namespace().unwrap_or_default();
+    let name = provider.spec.secret_ref.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), &namespace);
+    let Some(secret) = find(&secrets, &name, "Secret").await? else {
+        let message = format!("there is no Secret {name} in namespace {namespace}");
+        let advice = "make it with accessKeyId (user) and secretKey (password)";
+        return Ok(Err(Failure::lasting("config", message, advice)));
+    };
+    let version = format!(
+        "{}/{}",
+        provider.metadata.generation.unwrap_or_default(),
+        secret.resource_version().unwrap_or_default()
+    );
+    let slot = context.inventories.slot(provider);
+    let mut kept = slot.lock().await;
+    let known = kept.as_ref().filter(|k| k.holds(&version)).map(|k| k.result.clone());
+    let result = match known {
+        Some(result) => result,
+        None => {
+            let result = fetch(provider, &secret).await.map(Arc::new);
+            *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
+            result
+        }
+    };
+    drop(kept);
+    Ok(result.and_then(|fetched| guest(&fetched, plan, provider, vm)))
+}
+
+async fn fetch(provider: &Provider, secret: &Secret) -> Result<Fetched, Failure> {
+    let source = source(provider, secret)?;
+    let inventory = inv::inventory(&source, &Limits::default()).await.map_err(|e| of_source(&e))?;
+    tracing::info!(
+        provider = provider.name_any(),
+        vms = inventory.vms.len(),
+        unreadable = inventory.unreadable.len(),
+        product = inventory.product,
+        "the source was asked for its VMs"
+    );
+    Ok(Fetched { inventory, server: source.server, user: source.user })
+}
+
+/// Where to ask, as whom.
+fn source(provider: &Provider, secret: &Secret) -> Result<inv::Source, Failure> {
+    let server = provider.spec.url.as_deref().unwrap_or_default();
+    let server: Server = server.parse().map_err(|e| of_source(&e))?;
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        bytes.map(|bytes| String::from_utf8(bytes.0.clone()))
+    };
+    let needed = |key: &str| match text(key) {
+        Some(Ok(text)) if !text.trim_ascii().is_empty() => Ok(text),
+        found => {
+            let what = if found.is_none() { "has no" } else { "has an unusable" };
+            let message = format!("the Secret {} {what} {key}", secret.name_any());
+            let advice = "it needs accessKeyId (user) and secretKey (password)";
+            Err(Failure::lasting("config", message, advice))
+        }
+    };
+    let pem = secret.data.as_ref().and_then(|data| data.get("cacert")).map(|pem| pem.0.clone());
+    let pem = pem.filter(|pem| !pem.trim_ascii().is_empty());
+    let trust = &provider.spec.trust;
+    let pin = trust.thumbprint.as_deref().map(str::parse).transpose();
+    let pin = pin.map_err(|e: inv::ThumbprintError| {
+        Failure::lasting("config", e.to_string(), "correct spec.trust.thumbprint")
+    })?;
+    let trust = match (trust.mode, pin) {
+        (TrustMode::Insecure, _) => Trust::Insecure,
+        (TrustMode::Ca, _) => Trust::Ca { pem, pin: None },
+        (TrustMode::Thumbprint, Some(pin)) => Trust::Thumbprint(pin),
+        (TrustMode::Auto | TrustMode::Thumbprint, pin) => Trust::auto(pem, pin),
+    };
+    Ok(inv::Source {
+        server,
+        trust,
+        user: needed("accessKeyId")?.trim().to_owned(),
+        password: Password::new(&needed("secretKey")?),
+    })
+}
+
+/// In the words of the pod's contract.
+fn of_source(error: &inv::Error) -> Failure {
+    let class = match error.class() {
+        Class::Config => "config",
+        Class::Auth => "auth",
+        Class::Trust => "trust",
+        Class::Network => "network",
+        Class::Server => "internal",
+    };
+    Failure {
+        may_pass: error.class() == Class::Network,
+        at: Timestamp::now().as_second(),
+        ..Failure::lasting(class, error.to_string(), error.advice())
+    }
+}
+
+/// The VM that the Plan means, if it can be converted as it is. Pure.
+fn guest(
+    fetched: &Fetched,
+    plan: &Plan,
+    provider: &Provider,
+    vm: &PlanVm,
+) -> Result<Guest, Failure> {
+    let wanted = match vm.selector() {
+        Some(VmSelector::Name(name)) => Wanted::Name(name.to_owned()),
+        Some(VmSelector::Uuid(uuid)) => Wanted::Uuid(uuid.to_owned()),
+        Some(VmSelector::Moref(moref)) => Wanted::Moref(moref.to_owned()),
+        None => {
+            let advice = "give its name, uuid or moref";
+            return Err(Failure::lasting("config", "the VM is not said", advice));
+        }
+    };
+    let found = inv::choose(&fetched.inventory, &wanted).map_err(|e| {
+        let advice = "correct the VM in the Plan, or mend it at the source";
+        Failure::lasting("not-found", e.to_string(), advice)
+    })?;
+    obstacle(found, provider)?;
+    Ok(Guest {
+        source: Source::VSphere(VSphere {
+            url: inv::libvirt_url(&fetched.server, fetched.inventory.kind, &fetched.user, found),
+            name: found.name.clone(),
+            uuid: Some(found.uuid.clone()),
+            moref: Some(found.moref.clone()),
+            trust: word(&provider.spec.trust.mode),
+            thumbprint: provider.spec.trust.thumbprint.clone(),
+            transport: word(&plan.spec.transport),
+        }),
+        disks: found.disks.iter().map(disk).collect(),
+        facts: Facts { uuid: Some(found.uuid.clone()), nics: nics(found) },
+        host: Some(found.host.name.clone()),
+    })
+}
+
+fn disk(disk: &inv::SourceDisk) -> GuestDisk {
+    GuestDisk { bytes: disk.capacity_bytes, datastore: Some(disk.datastore.clone()) }
+}
+
+/// Those by which libvirt's description can be matched.
+fn nics(vm: &SourceVm) -> Vec<NicFacts> {
+    let nic = |nic: &inv::SourceNic| {
+        let network = nic.network.clone().unwrap_or_default();
+        Some(NicFacts { mac: nic.mac.clone()?, network })
+    };
+    vm.nics.iter().filter_map(nic).collect()
+}
+
+/// Why the VM cannot be converted as it is.
+fn obstacle(vm: &SourceVm, provider: &Provider) -> Result<(), Failure> {
+    if vm.power != Power::Off {
+        let how = if vm.power == Power::On { "runs" } else { "is suspended" };
+        let message = format!("the VM {:?} {how}", vm.name);
+        let advice =
+            "shut it down (a suspended one must be started first): its disks change while it runs";
+        return Err(Failure::lasting("source-busy", message, advice));
+    }
+    if let Some(disk) = vm.disks.iter().find(|d| !d.seen) {
+        let message = format!(
+            "the disk {} of the VM is {}:{}, which virt-v2v does not see",
+            disk.path, disk.controller, disk.unit
+        );
+        let advice = "move it to a SCSI or SATA controller";
+        return Err(Failure::lasting("config", message, advice));
+    }
+    let by_itself = provider.spec.hosts.iter().flatten().any(|host| host.name == vm.host.name);
+    if by_itself {
+        let message = format!(
+            "the host {} has credentials of its own in spec.hosts, which this version does not use",
+            vm.host.name
+        );
+        return Err(Failure::lasting(
+            "config",
+            message,
+            "take it out of the Provider's spec.hosts",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "vsphere_tests.rs"]
+mod tests;
