@@ -3,6 +3,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::net::TcpListener;
 
@@ -17,22 +18,28 @@ pub struct Error {
     source: std::io::Error,
 }
 
-/// Listens on all addresses, IPv6 where the node has it.
-pub async fn listen(port: u16) -> Result<TcpListener, Error> {
+/// Listens on all addresses, IPv6 where the node has it. Port 0 is none.
+pub async fn listen(port: u16) -> Result<Option<TcpListener>, Error> {
+    if port == 0 {
+        return Ok(None);
+    }
     let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         Ok(listener) => Ok(listener),
         Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
     };
-    listener.map_err(|source| Error { port, source })
+    listener.map(Some).map_err(|source| Error { port, source })
 }
 
 /// Answers until it is dropped.
-pub async fn serve(listener: TcpListener) {
-    let app = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(|| async { "ok\n" }));
-    // axum goes on after errors of single connections; it ends never.
-    let _ = axum::serve(listener, app).await;
+pub async fn serve(listener: Option<TcpListener>) -> Infallible {
+    if let Some(listener) = listener {
+        let app = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(|| async { "ok\n" }));
+        // Errors of single connections do not end it.
+        let _ = axum::serve(listener, app).await;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
@@ -41,10 +48,18 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
+    /// A port that is free now.
+    async fn free() -> u16 {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await;
+        let v4 = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0));
+        let listener = if let Ok(listener) = listener { listener } else { v4().await.unwrap() };
+        listener.local_addr().unwrap().port()
+    }
+
     #[tokio::test]
     async fn the_kubelet_gets_an_answer_over_ipv4_and_ipv6() {
-        let listener = listen(0).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = listen(free().await).await.unwrap();
+        let address = listener.as_ref().unwrap().local_addr().unwrap();
         let v4 = ("127.0.0.1", address.port());
         let server = tokio::spawn(serve(listener));
         for (path, expected) in [("/healthz", "200"), ("/readyz", "200"), ("/", "404")] {
@@ -62,10 +77,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_is_taken_is_said() {
-        let port = listen(0).await.unwrap();
-        let number = port.local_addr().unwrap().port();
-        let error = listen(number).await.unwrap_err();
-        assert!(error.to_string().contains(&format!("port {number} for the kubelet's probes")));
+    async fn a_port_that_is_taken_is_said_and_port_0_is_none() {
+        let port = free().await;
+        let _held = listen(port).await.unwrap();
+        let error = listen(port).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("port {port} for the kubelet's probes")));
+        assert!(listen(0).await.unwrap().is_none());
     }
 }

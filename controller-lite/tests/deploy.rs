@@ -10,8 +10,12 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::apiserver::ApiServer;
+use v2v_pod_tests::e2e::lab::{free_port, root, said};
 
 const NAMESPACE: &str = "v2v-pod-system";
 const ACCOUNT: &str = "controller-lite";
@@ -203,4 +207,155 @@ fn what_is_applied_stays_and_its_pod_passes_the_restricted_standard() {
     assert!(said.contains("violates PodSecurity \"restricted:latest\""), "{said}");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], json!(true));
+}
+
+const IMAGE: &str = "localhost/v2v-controller-lite:test";
+const USER: &str = "system:serviceaccount:v2v-pod-system:controller-lite";
+
+/// The image in podman, as the Deployment has it: its user, arguments and security context.
+struct Controller {
+    name: String,
+    probes: u16,
+}
+
+impl Controller {
+    fn start(kubeconfig: &Path) -> Self {
+        let built = Command::new(root().join("images/build-controller.sh"))
+            .env("BINARY", env!("CARGO_BIN_EXE_controller-lite"))
+            .env("IMAGE", IMAGE)
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", said(&built));
+        let deployment =
+            SERVER.kubectl(&["get", "-n", NAMESPACE, "deploy", ACCOUNT, "-o", "json"]).json();
+        let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        let args: Vec<String> = serde_json::from_value(args).unwrap();
+        let (name, probes) = (format!("v2v-controller-{}", std::process::id()), free_port());
+        let mount = format!("{}:/kubeconfig:ro", kubeconfig.display());
+        // For the container's user, as a projected token is.
+        must(Command::new("chown").arg("65532").arg(kubeconfig));
+        must(
+            Command::new("podman")
+                .args([
+                    "run",
+                    "--detach",
+                    "--name",
+                    &name,
+                    "--runtime",
+                    "runc",
+                    "--network",
+                    "host",
+                    "--pull",
+                    "never",
+                ])
+                .args([
+                    "--ulimit",
+                    "nofile=1024:1024",
+                    "--ulimit",
+                    "nproc=4096:4096",
+                    "--read-only",
+                ])
+                .args(["--read-only-tmpfs=false", "--user", "65532:65532", "--cap-drop", "ALL"])
+                .args([
+                    "--security-opt",
+                    "no-new-privileges",
+                    "-v",
+                    &mount,
+                    "-e",
+                    "KUBECONFIG=/kubeconfig",
+                    IMAGE,
+                ])
+                .args(args.iter().map(|a| {
+                    a.replace("$(POD_NAMESPACE)", NAMESPACE).replace("$(POD_NAME)", "one")
+                }))
+                .arg(format!("--probes-port={probes}")),
+        );
+        Self { name, probes }
+    }
+
+    fn log(&self) -> String {
+        said(&Command::new("podman").args(["logs", &self.name]).output().unwrap())
+    }
+
+    /// Waits for something; the log is said when it does not happen.
+    fn wait(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !happened() {
+            assert!(begun.elapsed() < Duration::from_secs(90), "not {what}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _ = Command::new("podman").args(["rm", "--force", "--time", "5", &self.name]).output();
+    }
+}
+
+fn must(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+}
+
+#[test]
+fn the_image_works_with_these_rights() {
+    SERVER.kubectl(&["apply", "--server-side", "-f", "tests/lab/crds"]).ok();
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
+    SERVER.kubectl(&wait).ok();
+    let controller = Controller::start(&SERVER.kubeconfig_of(NAMESPACE, ACCOUNT));
+    let probe = format!("http://127.0.0.1:{}/readyz", controller.probes);
+    let answers = || Command::new("curl").args(["-fsS", &probe]).output().unwrap().status.success();
+    controller.wait("ready", answers);
+    let holder =
+        ["get", "lease", "-n", NAMESPACE, ACCOUNT, "-o", "jsonpath={.spec.holderIdentity}"];
+    controller.wait("leading", || SERVER.kubectl(&holder).stdout == "one");
+
+    let objects = r"
+        {apiVersion: conversion.v2v-pod.dev/v1alpha1, kind: Provider, metadata: {name: files}, spec: {type: disk, sourceVolume: {claimName: exports}}}
+        ---
+        {apiVersion: conversion.v2v-pod.dev/v1alpha1, kind: Plan, metadata: {name: p}, spec: {providerRef: {name: files}, vms: [{name: web, paths: [web.qcow2]}]}}
+    ";
+    let objects: String = objects.lines().map(|line| line.trim().to_owned() + "\n").collect();
+    SERVER.kubectl_with(&["apply", "-n", ADMITTED, "-f", "-"], &objects).ok();
+    let pods = ["get", "pods", "-n", ADMITTED, "-l", "conversion.v2v-pod.dev/plan=p", "-o", "name"];
+    controller.wait("a pod made", || SERVER.kubectl(&pods).stdout.contains("pod/"));
+    SERVER.kubectl(&["delete", "plan", "-n", ADMITTED, "p", "--timeout=60s"]).ok();
+    not_admitted_yet(&controller, &objects);
+
+    let requests = SERVER.requests_of(USER);
+    let refused: Vec<_> = requests
+        .iter()
+        .filter(|r| r["responseStatus"]["code"] == 403 && r["objectRef"]["namespace"] == ADMITTED)
+        // Those of other tests that ask for what they must not have.
+        .filter(|r| r["userAgent"].as_str().is_none_or(|agent| !agent.starts_with("kubectl")))
+        .map(|r| format!("{} {}", r["verb"], r["requestURI"]))
+        .collect();
+    assert!(!requests.is_empty() && refused.is_empty(), "{refused:#?}\n{}", controller.log());
+}
+
+/// The same in a namespace that does not admit the controller: the Plan says so, can be deleted,
+/// and goes on when the namespace does.
+fn not_admitted_yet(controller: &Controller, objects: &str) {
+    let namespace = "late";
+    SERVER.kubectl(&["create", "namespace", namespace]).ok();
+    let make = || SERVER.kubectl_with(&["apply", "-n", namespace, "-f", "-"], objects).ok();
+    let message =
+        ["get", "plan", "-n", namespace, "p", "-o", "jsonpath={.status.phase}: {.status.message}"];
+    make();
+    controller
+        .wait("said", || SERVER.kubectl(&message).stdout.contains("kubectl create rolebinding"));
+    SERVER.kubectl(&["delete", "plan", "-n", namespace, "p", "--timeout=60s"]).ok();
+    make();
+    controller
+        .wait("said", || SERVER.kubectl(&message).stdout.contains("kubectl create rolebinding"));
+    // As the message has it.
+    let said = SERVER.kubectl(&message).ok();
+    let (phase, command) = said.split_once(": ").unwrap();
+    assert_eq!(phase, "Pending");
+    let command = command.split_once("kubectl ").unwrap().1;
+    SERVER.kubectl(&command.split(' ').collect::<Vec<_>>()).ok();
+    let pods = ["get", "pods", "-n", namespace, "-o", "name"];
+    controller.wait("a pod made", || SERVER.kubectl(&pods).stdout.contains("pod/"));
+    SERVER.kubectl(&["delete", "plan", "-n", namespace, "p", "--timeout=60s"]).ok();
 }

@@ -109,7 +109,7 @@ impl Origin {
 pub fn plan_labels(plan: &str, namespace: &str, uid: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/managed-by", MANAGER.to_owned()),
-        (LABEL_PLAN, name::joined(&[plan])),
+        (LABEL_PLAN, plan.to_owned()),
         (LABEL_PLAN_NAMESPACE, namespace.to_owned()),
         (LABEL_PLAN_UID, uid.to_owned()),
     ]

@@ -6,6 +6,7 @@ use super::{Context, plan};
 use crate::api::plan::Plan;
 use crate::objects::size::Overhead;
 use crate::objects::{LABEL_PLAN, LABEL_PLAN_NAMESPACE, LABEL_PLAN_UID};
+use crate::probes;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Action, Config};
@@ -44,6 +45,9 @@ pub struct Options {
     /// not installed
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = overhead)]
     pub filesystem_overhead: Overhead,
+    /// Port for the kubelet's probes, /healthz and /readyz; 0 is none
+    #[arg(long, value_name = "PORT", default_value = "8081")]
+    pub probes_port: u16,
     /// Seconds before a failed conversion is tried again; doubled with each further try, up to 600
     #[arg(long, value_name = "SECONDS", default_value = "30")]
     pub retry_delay: u64,
@@ -60,6 +64,9 @@ pub enum Error {
     /// No cluster.
     #[error("no cluster: set KUBECONFIG, or run in a pod with a service account")]
     NoCluster(#[source] Box<kube::Error>),
+    /// The kubelet could not ask.
+    #[error(transparent)]
+    Probes(#[from] probes::Error),
     /// The system.
     #[error("signals cannot be waited for")]
     Signals(#[source] std::io::Error),
@@ -80,6 +87,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
     };
     tokio::pin!(stop);
+    let probes = probes::serve(probes::listen(options.probes_port).await?);
+    tokio::pin!(probes);
     let namespace = &options.lease_namespace;
     let mut election = Election::new(client.clone(), namespace, &options.lease_name, &instance);
     tracing::info!(
@@ -89,6 +98,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     );
     tokio::select! {
         () = election.win() => (),
+        never = &mut probes => match never {},
         () = &mut stop => return Ok(()),
     }
     tracing::info!(instance, "leads");
@@ -104,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let result = tokio::select! {
         () = work(client, &options, context) => Ok(()),
         () = election.keep() => Err(Error::LeaseLost),
+        never = &mut probes => match never {},
         () = &mut stop => Ok(()),
     };
     if result.is_ok() {

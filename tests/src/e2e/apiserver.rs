@@ -115,7 +115,10 @@ impl ApiServer {
             "users": [{"name": service_account, "user": {"token": token.trim()}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": service_account}}],
         });
-        let path = self.dir().join(format!("{namespace}-{service_account}.kubeconfig"));
+        // Tests run in parallel: a file for each.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir().join(format!("{service_account}-{number}.kubeconfig"));
         fs::write(&path, config.to_string()).unwrap();
         path
     }

@@ -1,0 +1,8 @@
+//! The controller on a real API server. What runs beside it in a cluster (kubelet, CDI) the tests
+//! do themselves, with `kubectl`; `podman` runs the pod that the controller made for real.
+
+mod lab;
+mod leader;
+mod story;
+mod strict;
+mod trouble;
