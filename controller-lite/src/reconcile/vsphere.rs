@@ -86,13 +86,12 @@ pub async fn look(
     let slot = context.inventories.slot(provider);
     let mut kept = slot.lock().await;
     let known = kept.as_ref().filter(|k| k.holds(&version)).map(|k| k.result.clone());
-    let result = match known {
-        Some(result) => result,
-        None => {
-            let result = fetch(provider, &secret).await.map(Arc::new);
-            *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
-            result
-        }
+    let result = if let Some(result) = known {
+        result
+    } else {
+        let result = fetch(provider, &secret).await.map(Arc::new);
+        *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
+        result
     };
     drop(kept);
     Ok(result.and_then(|fetched| guest(&fetched, plan, provider, vm)))

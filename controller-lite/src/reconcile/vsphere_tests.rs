@@ -14,7 +14,7 @@ fn plan() -> Plan {
     .unwrap()
 }
 
-fn provider(more: Value) -> Provider {
+fn provider(more: &Value) -> Provider {
     let mut spec = json!({"type": "vsphere", "url": "https://vc.example.com/sdk", "secretRef": {"name": "vc"}});
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
@@ -58,7 +58,7 @@ fn a_vm_becomes_what_the_pod_wants() {
         inv::SourceNic { mac: None, network: None },
     ];
     let guest =
-        found(vm, &provider(json!({"trust": {"mode": "thumbprint", "thumbprint": PIN}}))).unwrap();
+        found(vm, &provider(&json!({"trust": {"mode": "thumbprint", "thumbprint": PIN}}))).unwrap();
     let Source::VSphere(source) = &guest.source else { panic!("{:?}", guest.source) };
     assert_eq!(source.url, "vpx://me%40vsphere.local@vc.example.com/DC/C/h1");
     assert_eq!((source.name.as_str(), source.moref.as_deref()), ("web/1", Some("vm-21")));
@@ -70,7 +70,7 @@ fn a_vm_becomes_what_the_pod_wants() {
 
 #[test]
 fn what_cannot_be_converted_is_said_before_anything_is_made() {
-    let plain = provider(json!({}));
+    let plain = provider(&json!({}));
     let running = SourceVm { power: Power::On, ..a_vm() };
     assert_eq!(found(running, &plain).unwrap_err().class, "source-busy");
     let mut unseen = a_vm();
@@ -79,7 +79,7 @@ fn what_cannot_be_converted_is_said_before_anything_is_made() {
     let other = SourceVm { name: "other".to_owned(), ..a_vm() };
     assert_eq!(found(other, &plain).unwrap_err().class, "not-found");
     let hosts = json!({"hosts": [{"name": "h1", "url": "esx://h1", "secretRef": {"name": "x"}}]});
-    assert!(found(a_vm(), &provider(hosts)).unwrap_err().message.contains("h1"));
+    assert!(found(a_vm(), &provider(&hosts)).unwrap_err().message.contains("h1"));
 }
 
 #[test]
@@ -94,12 +94,12 @@ fn the_secret_and_the_trust() {
         (json!({"mode": "thumbprint", "thumbprint": PIN}), Trust::Thumbprint(pin)),
         (json!({"mode": "insecure"}), Trust::Insecure),
     ] {
-        let source = source(&provider(json!({"trust": trust})), &secret(&full)).unwrap();
+        let source = source(&provider(&json!({"trust": trust})), &secret(&full)).unwrap();
         assert_eq!((source.user.as_str(), source.trust), ("me", expected), "{trust}");
         assert!(!format!("{:?}", source.password).contains("hunter2"));
     }
     for missing in [&full[..1], &full[1..], &[("accessKeyId", "me"), ("secretKey", "\n")]] {
-        let failure = source(&provider(json!({})), &secret(missing)).unwrap_err();
+        let failure = source(&provider(&json!({})), &secret(missing)).unwrap_err();
         assert_eq!(failure.class, "config");
         assert!(!failure.to_string().contains("hunter2"));
     }
