@@ -78,8 +78,30 @@ fn what_cannot_be_converted_is_said_before_anything_is_made() {
     assert!(found(unseen, &plain).unwrap_err().message.contains("does not see"));
     let other = SourceVm { name: "other".to_owned(), ..a_vm() };
     assert_eq!(found(other, &plain).unwrap_err().class, "not-found");
-    let hosts = json!({"hosts": [{"name": "h1", "url": "esx://h1", "secretRef": {"name": "x"}}]});
-    assert!(found(a_vm(), &provider(&hosts)).unwrap_err().message.contains("h1"));
+}
+
+#[test]
+fn a_host_with_a_secret_of_its_own_is_asked_itself() {
+    let host = json!({"name": "h1", "url": "esx://10.0.0.1", "secretRef": {"name": "h1"}});
+    let mut pinned = host.clone();
+    pinned["thumbprint"] = json!(PIN);
+    let credentials = secret(&[("accessKeyId", "root"), ("secretKey", "hunter2")]);
+    for (host, mode, trust) in [
+        (&host, "auto", "ca"),
+        (&host, "insecure", "insecure"),
+        (&pinned, "auto", "thumbprint"),
+        (&pinned, "insecure", "insecure"),
+    ] {
+        let provider = provider(&json!({"hosts": [host], "trust": {"mode": mode}}));
+        let mut guest = found(a_vm(), &provider).unwrap();
+        let host = &provider.spec.hosts.as_ref().unwrap()[0];
+        by_host(&mut guest, &provider, host, &credentials).unwrap();
+        assert_eq!(guest.secret.as_deref(), Some("h1"));
+        let Source::VSphere(vm) = &guest.source else { panic!("{:?}", guest.source) };
+        assert_eq!((vm.url.as_str(), vm.trust.as_str()), ("esx://root@10.0.0.1", trust));
+        assert_eq!((vm.moref.as_ref(), vm.thumbprint.is_some()), (None, host.thumbprint.is_some()));
+        assert!(by_host(&mut guest, &provider, host, &secret(&[("accessKeyId", "root")])).is_err());
+    }
 }
 
 #[test]
