@@ -99,6 +99,8 @@ impl ApiServer {
 
     /// A kubeconfig of a service account, with a token as the kubelet would give to its pods.
     pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        // Tests run in parallel: a file for each.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let token = self.kubectl(&["create", "token", "-n", namespace, service_account]).ok();
         let ca = self
             .kubectl(&[
@@ -115,8 +117,6 @@ impl ApiServer {
             "users": [{"name": service_account, "user": {"token": token.trim()}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": service_account}}],
         });
-        // Tests run in parallel: a file for each.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = self.dir().join(format!("{service_account}-{number}.kubeconfig"));
         fs::write(&path, config.to_string()).unwrap();
