@@ -5,7 +5,7 @@ use super::Context;
 use super::cluster::{Error, find};
 use super::failure::Failure;
 use super::guest::{Guest, GuestDisk, word};
-use crate::api::plan::{Plan, PlanVm, VmSelector};
+use crate::api::plan::{Plan, PlanVm, Transport, VmSelector};
 use crate::api::provider::{HostSpec, Provider, TrustMode};
 use crate::inventory::{
     self as inv, Class, Inventory, Limits, Password, Power, Server, SourceVm, Trust, Wanted,
@@ -226,6 +226,18 @@ fn guest(
         Failure::lasting("not-found", e.to_string(), advice)
     })?;
     obstacle(found)?;
+    let by_https = match plan.spec.transport {
+        Transport::Https => true,
+        Transport::Auto => provider.spec.vddk_image.is_none(),
+        Transport::Vddk => false,
+    };
+    if by_https && found.snapshots && found.disks.iter().any(|d| !d.independent) {
+        // virt-v2v would read it in silence; the pod notices, but only after it has begun.
+        let message = "the VM has snapshots, and over HTTPS its disks would be read as they were before the first of them";
+        let advice =
+            "delete the VM's snapshots (consolidate its disks), or give the Provider a vddkImage";
+        return Err(Failure::lasting("source-busy", message, advice));
+    }
     Ok(Guest {
         source: Source::VSphere(VSphere {
             url: inv::libvirt_url(&fetched.server, fetched.inventory.kind, &fetched.user, found),

@@ -73,6 +73,11 @@ fn what_cannot_be_converted_is_said_before_anything_is_made() {
     let plain = provider(&json!({}));
     let running = SourceVm { power: Power::On, ..a_vm() };
     assert_eq!(found(running, &plain).unwrap_err().class, "source-busy");
+    let snapshots = SourceVm { snapshots: true, ..a_vm() };
+    assert!(found(snapshots.clone(), &plain).unwrap_err().message.contains("snapshots"));
+    let mut independent = snapshots;
+    independent.disks[0].independent = true;
+    assert!(found(independent, &plain).is_ok());
     let mut unseen = a_vm();
     unseen.disks[0].seen = false;
     assert!(found(unseen, &plain).unwrap_err().message.contains("does not see"));
