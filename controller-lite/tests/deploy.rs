@@ -321,16 +321,41 @@ fn the_image_works_with_these_rights() {
     let pods = ["get", "pods", "-n", ADMITTED, "-l", "conversion.v2v-pod.dev/plan=p", "-o", "name"];
     controller.wait("a pod made", || SERVER.kubectl(&pods).stdout.contains("pod/"));
     SERVER.kubectl(&["delete", "plan", "-n", ADMITTED, "p", "--timeout=60s"]).ok();
+    not_admitted_yet(&controller, &objects);
 
     let requests = SERVER.requests_of(USER);
-    // Looking into a namespace that does not admit it is the other tests' own.
     let refused: Vec<_> = requests
         .iter()
-        .filter(|r| {
-            r["responseStatus"]["code"] == 403
-                && r["userAgent"].as_str().is_none_or(|a| !a.starts_with("kubectl"))
-        })
+        .filter(|r| r["responseStatus"]["code"] == 403 && r["objectRef"]["namespace"] == ADMITTED)
+        // Those of other tests that ask for what they must not have.
+        .filter(|r| r["userAgent"].as_str().is_none_or(|agent| !agent.starts_with("kubectl")))
         .map(|r| format!("{} {}", r["verb"], r["requestURI"]))
         .collect();
     assert!(!requests.is_empty() && refused.is_empty(), "{refused:#?}\n{}", controller.log());
+}
+
+/// The same in a namespace that does not admit the controller: the Plan says so, can be deleted,
+/// and goes on when the namespace does.
+fn not_admitted_yet(controller: &Controller, objects: &str) {
+    let namespace = "late";
+    SERVER.kubectl(&["create", "namespace", namespace]).ok();
+    let make = || SERVER.kubectl_with(&["apply", "-n", namespace, "-f", "-"], objects).ok();
+    let message =
+        ["get", "plan", "-n", namespace, "p", "-o", "jsonpath={.status.phase}: {.status.message}"];
+    make();
+    controller
+        .wait("said", || SERVER.kubectl(&message).stdout.contains("kubectl create rolebinding"));
+    SERVER.kubectl(&["delete", "plan", "-n", namespace, "p", "--timeout=60s"]).ok();
+    make();
+    controller
+        .wait("said", || SERVER.kubectl(&message).stdout.contains("kubectl create rolebinding"));
+    // As the message has it.
+    let said = SERVER.kubectl(&message).ok();
+    let (phase, command) = said.split_once(": ").unwrap();
+    assert_eq!(phase, "Pending");
+    let command = command.split_once("kubectl ").unwrap().1;
+    SERVER.kubectl(&command.split(' ').collect::<Vec<_>>()).ok();
+    let pods = ["get", "pods", "-n", namespace, "-o", "name"];
+    controller.wait("a pod made", || SERVER.kubectl(&pods).stdout.contains("pod/"));
+    SERVER.kubectl(&["delete", "plan", "-n", namespace, "p", "--timeout=60s"]).ok();
 }

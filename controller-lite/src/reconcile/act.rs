@@ -109,7 +109,7 @@ impl Subject<'_> {
             Ok(Disk { claim: claim.name_any(), mode: Mode::of(claim) })
         };
         let disks = self.volumes.iter().map(disk).collect::<Result<Vec<_>, Error>>()?;
-        let secret = guest::secret(provider);
+        let secret = guest.secret.clone().or_else(|| guest::secret(provider));
         let conversion = Conversion {
             origin: self.origin,
             attempt,

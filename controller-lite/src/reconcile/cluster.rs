@@ -24,6 +24,13 @@ pub struct Error {
     pub source: Box<kube::Error>,
 }
 
+impl Error {
+    /// RBAC does not let the controller.
+    pub fn is_forbidden(&self) -> bool {
+        code(&self.source) == Some(403)
+    }
+}
+
 /// The API server's own words, which name the field.
 fn said(error: &kube::Error) -> String {
     match error {

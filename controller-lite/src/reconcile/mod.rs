@@ -5,6 +5,7 @@
 //! but what the API server has, so a controller that is killed anywhere goes on where it was.
 
 pub mod act;
+pub mod admission;
 pub mod cleanup;
 pub mod cluster;
 pub mod decide;

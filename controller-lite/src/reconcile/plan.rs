@@ -7,7 +7,7 @@ use super::decide::{self, Candidate, Decision, PodState, Rules, Seen, SourceStat
 use super::failure::Failure;
 use super::guest::{self, Guest};
 use super::observe::{self, Objects, Volume};
-use super::{Context, pod_http, source, status};
+use super::{Context, admission, pod_http, source, status};
 use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::event::Told;
@@ -74,7 +74,10 @@ async fn round(
     let provider = find(&providers, provider_name, "Provider").await?;
     let target = plan.target_namespace().unwrap_or_default();
     let uid = plan.uid().unwrap_or_default();
-    let objects = Objects::read(&context.cluster, &target, &uid).await?;
+    let objects = match admission::objects(&context.cluster, plan, &target, &uid).await? {
+        Ok(objects) => objects,
+        Err(later) => return Ok(later),
+    };
     let obstacle = obstacle(context, plan, &target, provider.as_ref()).await?;
     let mut rounds = Vec::new();
     for (vm, status) in plan.spec.vms.iter().zip(vms) {
@@ -364,7 +367,10 @@ async fn clean_up(context: &Context, plan: &Plan) -> Result<Action, cluster::Err
     }
     let target = plan.target_namespace().unwrap_or_default();
     let uid = plan.uid().unwrap_or_default();
-    let objects = Objects::read(&context.cluster, &target, &uid).await?;
+    let objects = match admission::objects(&context.cluster, plan, &target, &uid).await? {
+        Ok(objects) => objects,
+        Err(later) => return Ok(later),
+    };
     let cluster = &context.cluster;
     match cleanup::next(&left(&objects)) {
         Cleanup::Pods(names) => {

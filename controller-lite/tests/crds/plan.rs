@@ -195,3 +195,42 @@ async fn a_plan_may_be_corrected_until_it_has_begun() {
         plans.patch("p", &params, &patch(field, &other)).await.unwrap();
     }
 }
+
+/// Rules have a budget, which depends on how much there is to look at.
+#[tokio::test]
+async fn a_plan_may_be_as_large_as_the_schema_lets_it() {
+    let plans = api("Plan", &super::ApiServer::shared().namespace()).await;
+    let name = |kind: &str, n: usize| format!("{kind}{n:0>60}");
+    let vms: Vec<Value> = (0..200)
+        .map(|n| json!({"name": name("v", n), "targetName": name("t", n), "paths": vec!["p".repeat(512); 64]}))
+        .collect();
+    let entries = |f: &dyn Fn(usize) -> Value| (0..500).map(f).collect::<Vec<_>>();
+    let networks = entries(
+        &|n| json!({"source": name("n", n), "network": {"multus": {"networkName": name("m", n)}}}),
+    );
+    let mut spec = plan();
+    spec["storageMap"]["entries"] =
+        json!(entries(&|n| json!({"datastore": name("d", n), "storageClass": name("c", n)})));
+    spec["networkMap"]["entries"] = json!(networks);
+    // What an object of etcd can hold is less than all maxima together.
+    spec["vms"] = json!(
+        vms.iter()
+            .map(|vm| json!({"name": vm["name"], "targetName": vm["targetName"]}))
+            .collect::<Vec<_>>()
+    );
+    plans.create(&PostParams::default(), &object("Plan", "wide", &spec)).await.unwrap();
+    spec["vms"] = json!(vms[..10]);
+    plans.create(&PostParams::default(), &object("Plan", "deep", &spec)).await.unwrap();
+    let params = PatchParams::default();
+    for name in ["wide", "deep"] {
+        let begun = Patch::Merge(json!({"status": {"startTime": "2026-12-01T00:00:00Z"}}));
+        plans.patch_status(name, &params, &begun).await.unwrap();
+        plans.patch(name, &params, &Patch::Merge(json!({"spec": {"retries": 1}}))).await.unwrap();
+    }
+    let mut more = vms;
+    more.push(json!({"name": "one-more"}));
+    spec["vms"] = json!(more.iter().map(|vm| json!({"name": vm["name"]})).collect::<Vec<_>>());
+    let error =
+        plans.create(&PostParams::default(), &object("Plan", "wider", &spec)).await.unwrap_err();
+    assert!(error.to_string().contains("must have at most 200 items"), "{error}");
+}

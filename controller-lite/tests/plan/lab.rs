@@ -37,7 +37,7 @@ impl Controller {
                 "0",
             ])
             .args(more)
-            .env("KUBECONFIG", &server.kubeconfig)
+            .env("KUBECONFIG", own_kubeconfig(server, namespace))
             .stdin(Stdio::null())
             .stdout(File::create(&log).unwrap())
             .stderr(Stdio::inherit())
@@ -67,6 +67,15 @@ impl Controller {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// With the rights that `deploy/` gives to the controller and no others; made once for a namespace.
+fn own_kubeconfig(server: &ApiServer, namespace: &str) -> PathBuf {
+    let kept = server.dir().join(format!("controller-in-{namespace}.kubeconfig"));
+    if !kept.exists() {
+        std::fs::rename(server.kubeconfig_of_controller(&[namespace]), &kept).unwrap();
+    }
+    kept
 }
 
 impl Drop for Controller {

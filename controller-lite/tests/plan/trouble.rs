@@ -114,6 +114,7 @@ fn limits_are_kept_and_others_objects_left_alone() {
 fn another_namespace_has_to_agree() {
     let room = Room::new();
     let other = room.server.namespace();
+    room.server.kubeconfig_of_controller(&[&room.namespace, &other]);
     let _controller = Controller::start(room.server, &room.namespace, &[]);
     room.plan("wave", &[("web", 1)], &json!({ "targetNamespace": other }));
     let refused = room.until("plan", "wave", |p| p["status"]["vms"][0]["class"] == "config");

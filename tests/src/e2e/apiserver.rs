@@ -97,8 +97,36 @@ impl ApiServer {
         }
     }
 
+    /// A kubeconfig with the rights that `deploy/` gives to the controller, in these namespaces, which
+    /// admit it; its Lease is in the first of them.
+    pub fn kubeconfig_of_controller(&self, namespaces: &[&str]) -> PathBuf {
+        let (system, name) = ("v2v-pod-system", "controller-lite");
+        self.kubectl(&["apply", "-f", "deploy/namespace.yaml", "-f", "deploy/rbac.yaml"]).ok();
+        let bind = |namespace: &str, binding: &str, role: &str| {
+            let account = format!("--serviceaccount={system}:{name}");
+            let create = ["create", "rolebinding", binding, "-n", namespace, role, &account];
+            let manifest =
+                self.kubectl(&[&create[..], &["--dry-run=client", "-o", "yaml"]].concat()).ok();
+            self.kubectl_with(&["apply", "-f", "-"], &manifest).ok();
+        };
+        for namespace in namespaces {
+            bind(namespace, name, "--clusterrole=controller-lite-namespace");
+        }
+        // A cluster has one Lease, in the controller's own namespace; here each test has its own.
+        let role = self.kubectl(&["get", "role", "-n", system, name, "-o", "json"]).json();
+        let rules = json!({
+            "apiVersion": role["apiVersion"], "kind": role["kind"], "rules": role["rules"],
+            "metadata": {"name": "leader", "namespace": namespaces[0]},
+        });
+        self.kubectl_with(&["apply", "-f", "-"], &rules.to_string()).ok();
+        bind(namespaces[0], "leader", "--role=leader");
+        self.kubeconfig_of(system, name)
+    }
+
     /// A kubeconfig of a service account, with a token as the kubelet would give to its pods.
     pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        // Tests run in parallel: a file for each.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let token = self.kubectl(&["create", "token", "-n", namespace, service_account]).ok();
         let ca = self
             .kubectl(&[
@@ -115,8 +143,6 @@ impl ApiServer {
             "users": [{"name": service_account, "user": {"token": token.trim()}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": service_account}}],
         });
-        // Tests run in parallel: a file for each.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = self.dir().join(format!("{service_account}-{number}.kubeconfig"));
         fs::write(&path, config.to_string()).unwrap();
