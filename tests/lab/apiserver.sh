@@ -126,11 +126,13 @@ answers() {
 
 start() { # PORT
     kubeconfig "$1" >kubeconfig
-    # No ServiceAccount plugin and no endpoints of the server itself: nothing here makes the objects they need.
+    # No ServiceAccount plugin and no endpoints of the server itself: nothing here makes the objects they need. The other plugin is
+    # off by default, and on in OpenShift.
     setpriv --pdeathsig KILL "$bin/kube-apiserver" --etcd-servers=unix://"$dir/etcd.sock" --bind-address=127.0.0.1 \
         --secure-port="$1" --advertise-address=127.0.0.1 --endpoint-reconciler-type=none --service-cluster-ip-range=10.0.0.0/24 \
         --cert-dir="$dir" --tls-cert-file=server.crt --tls-private-key-file=server.key --client-ca-file=ca.crt \
         --authorization-mode=RBAC --disable-admission-plugins=ServiceAccount \
+        --enable-admission-plugins=OwnerReferencesPermissionEnforcement \
         --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=service-accounts.key \
         --service-account-signing-key-file=service-accounts.key --audit-policy-file=audit.yaml --audit-log-path=audit.log \
         >>apiserver.log 2>&1 </dev/null &

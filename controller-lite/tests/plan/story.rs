@@ -92,6 +92,9 @@ fn from_a_plan_to_a_vm() {
     assert!(room.get("pvc", "wave-web-disk-0").is_object());
     assert!(room.get("pod", "wave-web").is_null());
     assert!(room.reasons().contains(&"PlanDeleted".to_owned()));
+    // The rights of deploy/ are enough.
+    let refused = room.server.refused_to("v2v-pod-system", "controller-lite", &room.namespace);
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 /// On a cluster to which KubeVirt comes late, and CDI not at all.

@@ -149,12 +149,25 @@ impl ApiServer {
         path
     }
 
-    /// The requests of a user so far, as the server's audit has them: `verb`, `objectRef`,
-    /// `responseStatus.code` and more.
-    pub fn requests_of(&self, user: &str) -> Vec<Value> {
+    /// The requests of a service account's program so far, as the server's audit has them: `verb`,
+    /// `requestURI`, `objectRef`, `responseStatus.code` and more. `kubectl` does not count.
+    pub fn requests_of(&self, namespace: &str, service_account: &str) -> Vec<Value> {
+        let user = format!("system:serviceaccount:{namespace}:{service_account}");
         let log = fs::read_to_string(self.dir().join("audit.log")).unwrap_or_default();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.filter(|event: &Value| event["user"]["username"] == user).collect()
+        let by_hand = |agent: &Value| agent.as_str().is_some_and(|a| a.starts_with("kubectl"));
+        lines
+            .filter(|r: &Value| r["user"]["username"] == user && !by_hand(&r["userAgent"]))
+            .collect()
+    }
+
+    /// Those of them that RBAC did not let through, in one namespace.
+    pub fn refused_to(&self, namespace: &str, service_account: &str, there: &str) -> Vec<String> {
+        let requests = self.requests_of(namespace, service_account).into_iter();
+        requests
+            .filter(|r| r["responseStatus"]["code"] == 403 && r["objectRef"]["namespace"] == there)
+            .map(|r| format!("{} {}", r["verb"], r["requestURI"]))
+            .collect()
     }
 
     /// Its temporary folder.
