@@ -73,7 +73,8 @@ pub fn with_progress(status: &mut VmStatus, progress: &Progress) {
         disk.copied = Some(now.done_bytes);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = now.rate_bytes_per_second.clamp(0.0, 1e15) as u64;
-        disk.rate = Some(rate).filter(|rate| *rate > 0);
+        let is_done = disk.bytes.is_some_and(|bytes| now.done_bytes >= bytes);
+        disk.rate = Some(rate).filter(|rate| *rate > 0 && !is_done);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod lab;
 mod leader;
+mod podman;
 mod story;
 mod strict;
 mod trouble;
