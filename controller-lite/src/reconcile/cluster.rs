@@ -173,5 +173,10 @@ pub async fn find<K>(api: &Api<K>, name: &str, what: &str) -> Result<Option<K>, 
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    api.get_opt(name).await.asked(format!("reading {what} {name}"))
+    match api.get(name).await {
+        Ok(object) => Ok(Some(object)),
+        // A kind that is not there is answered with another text than an object that is not.
+        Err(error) if code(&error) == Some(404) => Ok(None),
+        Err(error) => Err(error).asked(format!("reading {what} {name}")),
+    }
 }
