@@ -7,7 +7,7 @@ use super::observe::{self, Volume};
 use super::{Context, pod_http};
 use crate::api::plan::Plan;
 use crate::api::provider::Provider;
-use crate::objects::event;
+use crate::objects::event::{self, Told};
 use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
 use crate::objects::vm::{Facts, Machine, hand_over, owner};
 use crate::objects::volume::{Mode, Volume as NewVolume};
@@ -109,7 +109,7 @@ impl Subject<'_> {
             Ok(Disk { claim: claim.name_any(), mode: Mode::of(claim) })
         };
         let disks = self.volumes.iter().map(disk).collect::<Result<Vec<_>, Error>>()?;
-        let secret = guest::secret(provider);
+        let secret = guest.secret.clone().or_else(|| guest::secret(provider));
         let conversion = Conversion {
             origin: self.origin,
             attempt,
@@ -134,6 +134,14 @@ impl Subject<'_> {
     async fn make_machine(&self, context: &Context) -> Result<(), Error> {
         let (ip, port) = self.result()?;
         let yaml = pod_http::get(ip, port, "/vm").await?;
+        // Told before the VM is made: after that nobody asks for them again.
+        for warning in warnings(&pod_http::get(ip, port, "/warnings").await?) {
+            let told =
+                Told { reason: "ConversionWarning", note: warning, warning: true, attempt: 0 };
+            let event = event::event(self.origin, &told, Timestamp::now(), &context.instance);
+            let events = context.cluster.events(&self.origin.plan_namespace);
+            create(&events, &event, "event").await?;
+        }
         let facts = self.pod.and_then(|pod| pod.annotations().get(ANNOTATION_FACTS));
         let facts = facts.map_or_else(Facts::default, |text| Facts::of_text(text));
         let claims: Vec<String> =
@@ -158,7 +166,8 @@ impl Subject<'_> {
         let vm = owner(&machine.name_any(), &uid);
         let namespace = &self.origin.namespace;
         if let Some(data_volume) = &volume.data_volume {
-            let patch = owners(vec![vm.clone()], data_volume.resource_version());
+            let patch =
+                owners(std::slice::from_ref(&vm), data_volume.metadata.resource_version.as_deref());
             let api = context.cluster.data_volumes(namespace);
             let name = data_volume.name_any();
             api.patch(&name, &params(), &Patch::Merge(patch))
@@ -169,7 +178,7 @@ impl Subject<'_> {
         let cdi = claim.owner_references().iter().filter(|o| o.kind == "DataVolume");
         let mut all = cdi.map(|o| json!(o)).collect::<Vec<_>>();
         all.push(vm);
-        let patch = owners(all, claim.resource_version());
+        let patch = owners(&all, claim.metadata.resource_version.as_deref());
         let name = claim.name_any();
         let api = context.cluster.claims(namespace);
         api.patch(&name, &params(), &Patch::Merge(patch))
@@ -193,11 +202,34 @@ impl Subject<'_> {
     }
 }
 
+/// The pod's `/warnings`, a few of them; what is no list says nothing.
+fn warnings(json: &str) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Warning {
+        reason: String,
+        message: String,
+    }
+    let all: Vec<Warning> = serde_json::from_str(json).unwrap_or_default();
+    all.into_iter().take(20).map(|w| format!("{}: {}", w.reason, w.message)).collect()
+}
+
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// Replaces the owners of what was seen in this version; of a later one it is refused.
-fn owners(owners: Vec<Value>, version: Option<String>) -> Value {
+fn owners(owners: &[Value], version: Option<&str>) -> Value {
     json!({ "metadata": { "resourceVersion": version, "ownerReferences": owners } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_a_list_or_nothing() {
+        assert_eq!(warnings(""), Vec::<String>::new());
+        assert_eq!(warnings("{"), Vec::<String>::new());
+        assert_eq!(warnings(r#"[{"reason":"A","message":"b"}]"#), ["A: b"]);
+    }
 }

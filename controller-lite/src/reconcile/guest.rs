@@ -22,6 +22,8 @@ pub struct Guest {
     pub facts: Facts,
     /// Host that it is read from.
     pub host: Option<String>,
+    /// The host's own Secret, instead of the Provider's.
+    pub secret: Option<String>,
 }
 
 /// A disk of a guest.
@@ -132,6 +134,7 @@ pub fn of_disks(provider: &Provider, vm: &PlanVm, sizes: &[u64]) -> Result<Guest
         disks: sizes.iter().map(|bytes| GuestDisk { bytes: *bytes, datastore: None }).collect(),
         facts: Facts::default(),
         host: None,
+        secret: None,
     })
 }
 
@@ -188,6 +191,7 @@ mod tests {
             disks: vec![GuestDisk { bytes: 1, datastore: Some("ssd".into()) }],
             facts: Facts { uuid: None, nics: networks.iter().map(nic).collect() },
             host: None,
+            secret: None,
         }
     }
 

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long a Lease holds without being renewed.
 const DURATION: Duration = Duration::from_secs(15);
+/// The holder stops before the others may take over.
+const HOLD: Duration = Duration::from_secs(12);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(4);
-/// The holder stops this long before the others may take over.
-const MARGIN: Duration = Duration::from_secs(3);
 
 /// A place in the election.
 pub struct Election {
@@ -51,9 +51,9 @@ impl Election {
     /// Keeps it; returns when it is lost.
     pub async fn keep(&mut self) {
         let mut held = Instant::now();
-        while held.elapsed() < DURATION - MARGIN {
+        while held.elapsed() < HOLD {
             sleep(RENEW).await;
-            let left = (DURATION - MARGIN).saturating_sub(held.elapsed());
+            let left = HOLD.saturating_sub(held.elapsed());
             // Counted from before the request, since it may have been written at any time after.
             let asked = Instant::now();
             match timeout(left, self.attempt()).await {

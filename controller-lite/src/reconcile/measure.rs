@@ -25,7 +25,7 @@ pub fn pod_name(origin: &Origin) -> String {
 }
 
 /// The pod: the conversion's own, with another program and without volumes to write to.
-pub fn pod(conversion: &Conversion<'_>, paths: Vec<String>) -> Pod {
+pub fn pod(conversion: &Conversion<'_>, paths: &[String]) -> Pod {
     let mut pod = conversion.pod();
     pod.metadata.name = Some(pod_name(conversion.origin));
     pod.metadata

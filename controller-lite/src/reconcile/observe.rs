@@ -165,8 +165,9 @@ fn waits_for(status: &PodStatus) -> String {
         parts.join(": ")
     };
     unmet
-        .find_map(|c| Some(words(c.reason.as_ref(), c.message.as_ref())))
-        .or_else(|| waiting.find_map(|w| Some(words(w.reason.as_ref(), w.message.as_ref()))))
+        .next()
+        .map(|c| words(c.reason.as_ref(), c.message.as_ref()))
+        .or_else(|| waiting.next().map(|w| words(w.reason.as_ref(), w.message.as_ref())))
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| "for its node".to_owned())
 }

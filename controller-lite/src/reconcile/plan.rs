@@ -12,7 +12,7 @@ use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::event::Told;
 use crate::objects::{GROUP, Origin};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -50,24 +50,42 @@ pub async fn reconcile(plan: Arc<Plan>, context: Arc<Context>) -> Result<Action,
     if vms.iter().all(is_done) && plan.status.as_ref().is_some_and(|s| s.end_time.is_some()) {
         return Ok(Action::await_change());
     }
+    match round(&context, &plan, vms).await {
+        Ok(action) => Ok(action),
+        Err(error) => {
+            // Such as a namespace that does not admit the controller: only a person can mend it.
+            let mut new = plan.status.clone().unwrap_or_default();
+            new.message = Some(said(&error));
+            status::write(&context.cluster, &plan, &new).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Looks at everything, and goes on.
+async fn round(
+    context: &Context,
+    plan: &Plan,
+    vms: Vec<VmStatus>,
+) -> Result<Action, cluster::Error> {
+    let namespace = plan.namespace().unwrap_or_default();
     let provider_name = &plan.spec.provider_ref.name;
     let providers = context.cluster.providers(&namespace);
     let provider = find(&providers, provider_name, "Provider").await?;
     let target = plan.target_namespace().unwrap_or_default();
     let uid = plan.uid().unwrap_or_default();
-    let objects = match admission::objects(&context.cluster, &plan, &target, &uid).await? {
+    let objects = match admission::objects(&context.cluster, plan, &target, &uid).await? {
         Ok(objects) => objects,
         Err(later) => return Ok(later),
     };
-    let obstacle = obstacle(&context, &plan, &target, provider.as_ref()).await?;
+    let obstacle = obstacle(context, plan, &target, provider.as_ref()).await?;
     let mut rounds = Vec::new();
     for (vm, status) in plan.spec.vms.iter().zip(vms) {
-        let Some(origin) = guest::origin(&plan, vm) else { continue };
-        let view =
-            Survey { context: &context, plan: &plan, objects: &objects, obstacle: &obstacle };
+        let Some(origin) = guest::origin(plan, vm) else { continue };
+        let view = Survey { context, plan, objects: &objects, obstacle: &obstacle };
         rounds.push(view.look(provider.as_ref(), vm, origin, status).await?);
     }
-    go(&context, &plan, provider.as_ref(), rounds).await
+    go(context, plan, provider.as_ref(), rounds).await
 }
 
 /// What stands in the way of every VM of the Plan.
@@ -100,6 +118,14 @@ async fn obstacle(
     let accepts = found.as_ref().and_then(|n| n.annotations().get(ANNOTATION_ACCEPTS));
     let accepts =
         accepts.is_some_and(|a| a.split(',').any(|n| [own.as_str(), "*"].contains(&n.trim())));
+    let secret = provider.and_then(guest::secret);
+    if let (true, Some(name)) = (accepts, secret) {
+        let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), target);
+        if find(&secrets, &name, "Secret").await?.is_none() {
+            let message = format!("the pod needs the Secret {name} in namespace {target} as well");
+            return Ok(Some(Failure::lasting("config", message, "copy it there")));
+        }
+    }
     Ok((!accepts).then(|| {
         let message = format!("namespace {target} takes no Plans from namespace {own}");
         let advice = format!(
@@ -152,9 +178,10 @@ impl Survey<'_> {
         let is_done = matches!(record.phase, VmPhase::Succeeded | VmPhase::Failed);
         let pod = find(&cluster.pods(&origin.namespace), &origin.pod_name(), "pod").await?;
         let now = Timestamp::now().as_second();
-        let pod_state = match is_done {
-            true => PodState::Missing,
-            false => observe::pod_state(&origin, pod.as_ref(), now).await,
+        let pod_state = if is_done {
+            PodState::Missing
+        } else {
+            observe::pod_state(&origin, pod.as_ref(), now).await
         };
         let machines = cluster.machines(&origin.namespace);
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;

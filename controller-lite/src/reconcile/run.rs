@@ -117,10 +117,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         never = &mut probes => match never {},
         () = &mut stop => Ok(()),
     };
-    if result.is_ok() {
-        if let Err(error) = election.give_back().await {
-            tracing::warn!(%error, "the lease could not be given back");
-        }
+    if result.is_ok()
+        && let Err(error) = election.give_back().await
+    {
+        tracing::warn!(%error, "the lease could not be given back");
     }
     result
 }

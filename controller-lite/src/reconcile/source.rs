@@ -84,7 +84,7 @@ async fn disks(
         (Ok(paths), Ok(claim)) => (paths, claim),
         (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
     };
-    let inside = paths.iter().map(FilePath::in_pod).collect();
+    let inside: Vec<String> = paths.iter().map(FilePath::in_pod).collect();
     let source = Source::Disk { claim, paths, name: String::new() };
     let conversion = Conversion {
         origin,
@@ -98,7 +98,7 @@ async fn disks(
         resources: plan.spec.resources.as_ref(),
         facts: &Facts::default(),
     };
-    create(&pods, &measure::pod(&conversion, inside), "pod").await?;
+    create(&pods, &measure::pod(&conversion, &inside), "pod").await?;
     Ok(Ok(None))
 }
 

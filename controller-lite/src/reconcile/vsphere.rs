@@ -5,8 +5,8 @@ use super::Context;
 use super::cluster::{Error, find};
 use super::failure::Failure;
 use super::guest::{Guest, GuestDisk, word};
-use crate::api::plan::{Plan, PlanVm, VmSelector};
-use crate::api::provider::{Provider, TrustMode};
+use crate::api::plan::{Plan, PlanVm, Transport, VmSelector};
+use crate::api::provider::{HostSpec, Provider, TrustMode};
 use crate::inventory::{
     self as inv, Class, Inventory, Limits, Password, Power, Server, SourceVm, Trust, Wanted,
 };
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const FRESH: Duration = Duration::from_secs(60);
 /// A refused password is not tried again before: vCenter locks users out after a few. A changed Secret is another one.
 const REFUSED: Duration = Duration::from_secs(300);
+
+const CREDENTIALS: &str = "make it with accessKeyId (user) and secretKey (password)";
 
 /// What was fetched lately, by Provider.
 #[derive(Default)]
@@ -74,9 +76,7 @@ pub async fn look(
     let name = provider.spec.secret_ref.as_ref().map(|s| s.name.clone()).unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), &namespace);
     let Some(secret) = find(&secrets, &name, "Secret").await? else {
-        let message = format!("there is no Secret {name} in namespace {namespace}");
-        let advice = "make it with accessKeyId (user) and secretKey (password)";
-        return Ok(Err(Failure::lasting("config", message, advice)));
+        return Ok(Err(no_secret(&name, &namespace)));
     };
     let version = format!(
         "{}/{}",
@@ -86,16 +86,32 @@ pub async fn look(
     let slot = context.inventories.slot(provider);
     let mut kept = slot.lock().await;
     let known = kept.as_ref().filter(|k| k.holds(&version)).map(|k| k.result.clone());
-    let result = match known {
-        Some(result) => result,
-        None => {
-            let result = fetch(provider, &secret).await.map(Arc::new);
-            *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
-            result
-        }
+    let result = if let Some(result) = known {
+        result
+    } else {
+        let result = fetch(provider, &secret).await.map(Arc::new);
+        *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
+        result
     };
     drop(kept);
-    Ok(result.and_then(|fetched| guest(&fetched, plan, provider, vm)))
+    let mut guest = match result.and_then(|fetched| guest(&fetched, plan, provider, vm)) {
+        Ok(guest) => guest,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let named = |host: &&HostSpec| guest.host.as_ref() == Some(&host.name);
+    let Some(host) = provider.spec.hosts.iter().flatten().find(named) else {
+        return Ok(Ok(guest));
+    };
+    let name = &host.secret_ref.name;
+    Ok(match find(&secrets, name, "Secret").await? {
+        None => Err(no_secret(name, &namespace)),
+        Some(secret) => by_host(&mut guest, provider, host, &secret).map(|()| guest),
+    })
+}
+
+fn no_secret(name: &str, namespace: &str) -> Failure {
+    let message = format!("there is no Secret {name} in namespace {namespace}");
+    Failure::lasting("config", message, CREDENTIALS)
 }
 
 async fn fetch(provider: &Provider, secret: &Secret) -> Result<Fetched, Failure> {
@@ -115,19 +131,6 @@ async fn fetch(provider: &Provider, secret: &Secret) -> Result<Fetched, Failure>
 fn source(provider: &Provider, secret: &Secret) -> Result<inv::Source, Failure> {
     let server = provider.spec.url.as_deref().unwrap_or_default();
     let server: Server = server.parse().map_err(|e| of_source(&e))?;
-    let text = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        bytes.map(|bytes| String::from_utf8(bytes.0.clone()))
-    };
-    let needed = |key: &str| match text(key) {
-        Some(Ok(text)) if !text.trim_ascii().is_empty() => Ok(text),
-        found => {
-            let what = if found.is_none() { "has no" } else { "has an unusable" };
-            let message = format!("the Secret {} {what} {key}", secret.name_any());
-            let advice = "it needs accessKeyId (user) and secretKey (password)";
-            Err(Failure::lasting("config", message, advice))
-        }
-    };
     let pem = secret.data.as_ref().and_then(|data| data.get("cacert")).map(|pem| pem.0.clone());
     let pem = pem.filter(|pem| !pem.trim_ascii().is_empty());
     let trust = &provider.spec.trust;
@@ -144,9 +147,46 @@ fn source(provider: &Provider, secret: &Secret) -> Result<inv::Source, Failure> 
     Ok(inv::Source {
         server,
         trust,
-        user: needed("accessKeyId")?.trim().to_owned(),
-        password: Password::new(&needed("secretKey")?),
+        user: needed(secret, "accessKeyId")?.trim().to_owned(),
+        password: Password::new(&needed(secret, "secretKey")?),
     })
+}
+
+/// What a Secret must have.
+fn needed(secret: &Secret, key: &str) -> Result<String, Failure> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    match bytes.map(|bytes| String::from_utf8(bytes.0.clone())) {
+        Some(Ok(text)) if !text.trim_ascii().is_empty() => Ok(text),
+        found => {
+            let what = if found.is_none() { "has no" } else { "has an unusable" };
+            let message = format!("the Secret {} {what} {key}", secret.name_any());
+            Err(Failure::lasting("config", message, CREDENTIALS))
+        }
+    }
+}
+
+/// Reads the VM from its host, with the host's own credentials. The host has its own references of VMs, and its own
+/// certificate. Pure.
+fn by_host(
+    guest: &mut Guest,
+    provider: &Provider,
+    host: &HostSpec,
+    secret: &Secret,
+) -> Result<(), Failure> {
+    let Source::VSphere(vm) = &mut guest.source else { return Ok(()) };
+    let server: Server = host.url.parse().map_err(|e| of_source(&e))?;
+    vm.url = inv::esx_url(&server, needed(secret, "accessKeyId")?.trim());
+    needed(secret, "secretKey")?;
+    vm.moref = None;
+    vm.trust = word(&match (provider.spec.trust.mode, &host.thumbprint) {
+        (TrustMode::Insecure, _) => TrustMode::Insecure,
+        (_, Some(_)) => TrustMode::Thumbprint,
+        // By the `cacert` in the host's Secret, or the system's CAs.
+        (_, None) => TrustMode::Ca,
+    });
+    vm.thumbprint.clone_from(&host.thumbprint);
+    guest.secret = Some(host.secret_ref.name.clone());
+    Ok(())
 }
 
 /// In the words of the pod's contract.
@@ -185,7 +225,19 @@ fn guest(
         let advice = "correct the VM in the Plan, or mend it at the source";
         Failure::lasting("not-found", e.to_string(), advice)
     })?;
-    obstacle(found, provider)?;
+    obstacle(found)?;
+    let by_https = match plan.spec.transport {
+        Transport::Https => true,
+        Transport::Auto => provider.spec.vddk_image.is_none(),
+        Transport::Vddk => false,
+    };
+    if by_https && found.snapshots && found.disks.iter().any(|d| !d.independent) {
+        // virt-v2v would read it in silence; the pod notices, but only after it has begun.
+        let message = "the VM has snapshots, and over HTTPS its disks would be read as they were before the first of them";
+        let advice =
+            "delete the VM's snapshots (consolidate its disks), or give the Provider a vddkImage";
+        return Err(Failure::lasting("source-busy", message, advice));
+    }
     Ok(Guest {
         source: Source::VSphere(VSphere {
             url: inv::libvirt_url(&fetched.server, fetched.inventory.kind, &fetched.user, found),
@@ -199,6 +251,7 @@ fn guest(
         disks: found.disks.iter().map(disk).collect(),
         facts: Facts { uuid: Some(found.uuid.clone()), nics: nics(found) },
         host: Some(found.host.name.clone()),
+        secret: None,
     })
 }
 
@@ -216,7 +269,7 @@ fn nics(vm: &SourceVm) -> Vec<NicFacts> {
 }
 
 /// Why the VM cannot be converted as it is.
-fn obstacle(vm: &SourceVm, provider: &Provider) -> Result<(), Failure> {
+fn obstacle(vm: &SourceVm) -> Result<(), Failure> {
     if vm.power != Power::Off {
         let how = if vm.power == Power::On { "runs" } else { "is suspended" };
         let message = format!("the VM {:?} {how}", vm.name);
@@ -231,18 +284,6 @@ fn obstacle(vm: &SourceVm, provider: &Provider) -> Result<(), Failure> {
         );
         let advice = "move it to a SCSI or SATA controller";
         return Err(Failure::lasting("config", message, advice));
-    }
-    let by_itself = provider.spec.hosts.iter().flatten().any(|host| host.name == vm.host.name);
-    if by_itself {
-        let message = format!(
-            "the host {} has credentials of its own in spec.hosts, which this version does not use",
-            vm.host.name
-        );
-        return Err(Failure::lasting(
-            "config",
-            message,
-            "take it out of the Provider's spec.hosts",
-        ));
     }
     Ok(())
 }

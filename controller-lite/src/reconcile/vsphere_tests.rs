@@ -14,7 +14,7 @@ fn plan() -> Plan {
     .unwrap()
 }
 
-fn provider(more: Value) -> Provider {
+fn provider(more: &Value) -> Provider {
     let mut spec = json!({"type": "vsphere", "url": "https://vc.example.com/sdk", "secretRef": {"name": "vc"}});
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
@@ -58,7 +58,7 @@ fn a_vm_becomes_what_the_pod_wants() {
         inv::SourceNic { mac: None, network: None },
     ];
     let guest =
-        found(vm, &provider(json!({"trust": {"mode": "thumbprint", "thumbprint": PIN}}))).unwrap();
+        found(vm, &provider(&json!({"trust": {"mode": "thumbprint", "thumbprint": PIN}}))).unwrap();
     let Source::VSphere(source) = &guest.source else { panic!("{:?}", guest.source) };
     assert_eq!(source.url, "vpx://me%40vsphere.local@vc.example.com/DC/C/h1");
     assert_eq!((source.name.as_str(), source.moref.as_deref()), ("web/1", Some("vm-21")));
@@ -70,16 +70,43 @@ fn a_vm_becomes_what_the_pod_wants() {
 
 #[test]
 fn what_cannot_be_converted_is_said_before_anything_is_made() {
-    let plain = provider(json!({}));
+    let plain = provider(&json!({}));
     let running = SourceVm { power: Power::On, ..a_vm() };
     assert_eq!(found(running, &plain).unwrap_err().class, "source-busy");
+    let snapshots = SourceVm { snapshots: true, ..a_vm() };
+    assert!(found(snapshots.clone(), &plain).unwrap_err().message.contains("snapshots"));
+    let mut independent = snapshots;
+    independent.disks[0].independent = true;
+    assert!(found(independent, &plain).is_ok());
     let mut unseen = a_vm();
     unseen.disks[0].seen = false;
     assert!(found(unseen, &plain).unwrap_err().message.contains("does not see"));
     let other = SourceVm { name: "other".to_owned(), ..a_vm() };
     assert_eq!(found(other, &plain).unwrap_err().class, "not-found");
-    let hosts = json!({"hosts": [{"name": "h1", "url": "esx://h1", "secretRef": {"name": "x"}}]});
-    assert!(found(a_vm(), &provider(hosts)).unwrap_err().message.contains("h1"));
+}
+
+#[test]
+fn a_host_with_a_secret_of_its_own_is_asked_itself() {
+    let host = json!({"name": "h1", "url": "esx://10.0.0.1", "secretRef": {"name": "h1"}});
+    let mut pinned = host.clone();
+    pinned["thumbprint"] = json!(PIN);
+    let credentials = secret(&[("accessKeyId", "root"), ("secretKey", "hunter2")]);
+    for (host, mode, trust) in [
+        (&host, "auto", "ca"),
+        (&host, "insecure", "insecure"),
+        (&pinned, "auto", "thumbprint"),
+        (&pinned, "insecure", "insecure"),
+    ] {
+        let provider = provider(&json!({"hosts": [host], "trust": {"mode": mode}}));
+        let mut guest = found(a_vm(), &provider).unwrap();
+        let host = &provider.spec.hosts.as_ref().unwrap()[0];
+        by_host(&mut guest, &provider, host, &credentials).unwrap();
+        assert_eq!(guest.secret.as_deref(), Some("h1"));
+        let Source::VSphere(vm) = &guest.source else { panic!("{:?}", guest.source) };
+        assert_eq!((vm.url.as_str(), vm.trust.as_str()), ("esx://root@10.0.0.1", trust));
+        assert_eq!((vm.moref.as_ref(), vm.thumbprint.is_some()), (None, host.thumbprint.is_some()));
+        assert!(by_host(&mut guest, &provider, host, &secret(&[("accessKeyId", "root")])).is_err());
+    }
 }
 
 #[test]
@@ -94,12 +121,12 @@ fn the_secret_and_the_trust() {
         (json!({"mode": "thumbprint", "thumbprint": PIN}), Trust::Thumbprint(pin)),
         (json!({"mode": "insecure"}), Trust::Insecure),
     ] {
-        let source = source(&provider(json!({"trust": trust})), &secret(&full)).unwrap();
+        let source = source(&provider(&json!({"trust": trust})), &secret(&full)).unwrap();
         assert_eq!((source.user.as_str(), source.trust), ("me", expected), "{trust}");
         assert!(!format!("{:?}", source.password).contains("hunter2"));
     }
     for missing in [&full[..1], &full[1..], &[("accessKeyId", "me"), ("secretKey", "\n")]] {
-        let failure = source(&provider(json!({})), &secret(missing)).unwrap_err();
+        let failure = source(&provider(&json!({})), &secret(missing)).unwrap_err();
         assert_eq!(failure.class, "config");
         assert!(!failure.to_string().contains("hunter2"));
     }

@@ -101,7 +101,11 @@ pub struct Room {
 impl Room {
     /// With the shared server, which has the CRDs of CDI and KubeVirt.
     pub fn new() -> Self {
-        let server = ApiServer::shared();
+        Self::on(ApiServer::shared())
+    }
+
+    /// With this server.
+    pub fn on(server: &'static ApiServer) -> Self {
         let room = Self { server, namespace: server.namespace() };
         room.apply(&json!({
             "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Provider",
@@ -333,13 +337,23 @@ impl Answers {
 
 /// The result of a guest with two disks, as v2v-pod serves it.
 pub fn two_disks(path: &str) -> Option<String> {
-    (path == "/vm").then(|| VM.to_owned()).or_else(|| (path == "/shutdown").then(String::new))
+    match path {
+        "/vm" => Some(VM.to_owned()),
+        "/warnings" => {
+            Some(r#"[{"reason":"ServerNotVerified","message":"it was not asked"}]"#.to_owned())
+        }
+        "/shutdown" => Some(String::new()),
+        _ => None,
+    }
 }
 
-/// Of a guest with one disk.
+/// Of a guest with one disk, and nothing to warn of.
 pub fn one_disk(path: &str) -> Option<String> {
-    let vm = || VM.replace("\n          - {name: disk-1, disk: {bus: sata}}", "");
-    (path == "/vm").then(vm).or_else(|| (path == "/shutdown").then(String::new))
+    match path {
+        "/vm" => Some(VM.replace("\n          - {name: disk-1, disk: {bus: sata}}", "")),
+        "/warnings" | "/shutdown" => Some(String::new()),
+        _ => None,
+    }
 }
 
 const VM: &str = r"apiVersion: kubevirt.io/v1

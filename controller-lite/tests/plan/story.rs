@@ -3,6 +3,7 @@
 use crate::lab::{Answers, Controller, Room, address, ended, two_disks};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use v2v_pod_tests::e2e::apiserver::ApiServer;
 
 fn state(path: &str) -> Option<String> {
     let state = json!({ "phase": "copy", "disks": [
@@ -83,7 +84,7 @@ fn from_a_plan_to_a_vm() {
     assert_eq!(owners(&room.get("datavolume", "wave-web-disk-1")), ["VirtualMachine"]);
     let plan = room.until("plan", "wave", |p| p["status"]["phase"] == "Succeeded");
     assert_eq!(plan["status"]["succeeded"], 1);
-    assert_eq!(room.reasons(), ["ConversionStarted", "Converted"]);
+    assert_eq!(room.reasons(), ["ConversionStarted", "ConversionWarning", "Converted"]);
 
     room.kubectl(&["delete", "plan", "wave", "--wait=false"]).ok();
     room.until_gone("plan", "wave");
@@ -94,6 +95,49 @@ fn from_a_plan_to_a_vm() {
     // The rights of deploy/ are enough.
     let refused = room.server.refused_to("v2v-pod-system", "controller-lite", &room.namespace);
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// On a cluster to which KubeVirt comes late, and CDI not at all.
+#[test]
+fn without_cdi_claims_are_made() {
+    let server: &'static ApiServer = Box::leak(Box::new(ApiServer::bare()));
+    let apply = |file| server.kubectl(&["apply", "--server-side", "-f", file]).ok();
+    let established =
+        || server.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]).ok();
+    apply("deploy/crds.yaml");
+    established();
+    let room = Room::on(server);
+    let _controller = Controller::start(server, &room.namespace, &[]);
+    room.plan(
+        "wave",
+        &[("web", 2)],
+        &json!({
+            "storageMap": { "entries": [{ "disk": { "index": 1 }, "volumeMode": "Block" }] },
+        }),
+    );
+    let plan = room.until("plan", "wave", |p| p["status"]["vms"][0]["class"] == "config");
+    assert!(plan["status"]["message"].as_str().unwrap().ends_with("install KubeVirt"));
+    apply("tests/lab/crds/kubevirt-virtualmachine-crd.yaml");
+    established();
+    // A change of the Plan makes the controller look at once.
+    room.kubectl(&["annotate", "plan", "wave", "look=again"]).ok();
+    room.measured("wave", "web", &[9 << 20, 9 << 20]);
+    let request = |name| {
+        room.until("pvc", name, Value::is_object)["spec"]["resources"]["requests"]["storage"]
+            .clone()
+    };
+    assert_eq!(request("wave-web-disk-0"), "10Mi", "with the overhead of a file system");
+    assert_eq!(request("wave-web-disk-1"), "9Mi");
+    let pod = room.until("pod", "wave-web", Value::is_object);
+    let devices = &pod["spec"]["containers"][0]["volumeDevices"];
+    assert_eq!(devices, &json!([{ "name": "disk1", "devicePath": "/dev/block1" }]));
+    let ip = address();
+    let result = Answers::at(ip, 8080, two_disks);
+    room.runs("wave-web", ip);
+    result.until_asked("POST /shutdown");
+    room.set_status("pod", "wave-web", &ended("Succeeded", 0, ""));
+    room.until_vm("wave", "web", "Succeeded");
+    assert_eq!(owners(&room.get("pvc", "wave-web-disk-0")), ["VirtualMachine"]);
 }
 
 /// The controller is killed again and again, at other moments each time, while the cluster goes on.

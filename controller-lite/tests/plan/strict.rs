@@ -128,7 +128,7 @@ fn pods_even_under_the_restricted_standard() {
             judge(&room, &json!(conversion.pod()).with("v1", "Pod"));
             judge(
                 &room,
-                &json!(measure::pod(&conversion, vec!["/source/a".into()])).with("v1", "Pod"),
+                &json!(measure::pod(&conversion, &["/source/a".to_owned()])).with("v1", "Pod"),
             );
         }
     }

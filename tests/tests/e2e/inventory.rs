@@ -4,8 +4,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use v2v_pod_tests::e2e::apiserver::ApiServer;
 use v2v_pod_tests::e2e::lab::{free_port, lab, root, said, turn};
+use v2v_pod_tests::e2e::pod::SHORT;
 use v2v_pod_tests::e2e::vcenter::{PASSWORD, USER, VCenter, in_image};
 use v2v_pod_tests::e2e::volume::must;
 
@@ -300,4 +304,167 @@ fn an_esxi_host_answers_too() {
     let table = asker.ask(&url, &["--insecure"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains("web") && table.contains("NAME"), "{table}");
+}
+
+/// A namespace of the API server, with a controller that looks at it.
+struct Room<'a> {
+    server: &'a ApiServer,
+    namespace: String,
+    controller: Child,
+}
+
+impl<'a> Room<'a> {
+    fn new(server: &'a ApiServer) -> Self {
+        let namespace = server.namespace();
+        let controller = Command::new(controller())
+            .args(["run", "--watch", &namespace, "--lease-namespace", &namespace])
+            .env("KUBECONFIG", &server.kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(server.dir().join("controller.log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { server, namespace, controller }
+    }
+
+    fn kubectl(&self, args: &[&str], input: &Value) -> String {
+        let args = [&["-n", &self.namespace], args].concat();
+        self.server.kubectl_with(&args, &input.to_string()).ok()
+    }
+
+    fn apply(&self, object: &Value) {
+        self.kubectl(&["apply", "--validate=strict", "-f", "-"], object);
+    }
+
+    fn until(&self, kind: &str, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let text = self
+                .kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"], &Value::Null);
+            let object = serde_json::from_str(&text).unwrap_or_default();
+            if is_so(&object) {
+                return object;
+            }
+            let log = || fs::read_to_string(self.server.dir().join("controller.log"));
+            assert!(begin.elapsed() < SHORT, "{kind} {name}: {object:#}\n{}", log().unwrap());
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The Plan, when this is the class of this VM.
+    fn until_class(&self, plan: &str, vm: usize, class: &str) -> String {
+        let plan = self.until("plan", plan, |p| p["status"]["vms"][vm]["class"] == class);
+        plan["status"]["vms"][vm]["message"].as_str().unwrap().to_owned()
+    }
+
+    /// As CDI: a volume is there.
+    fn provision(&self, name: &str) -> Value {
+        let made = self.until("datavolume", name, Value::is_object);
+        let owner = json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "name": name, "uid": made["metadata"]["uid"], "controller": true,
+        });
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "ownerReferences": [owner]},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": made["spec"]["storage"]["resources"], "volumeMode": "Filesystem"},
+        }));
+        let status = json!({"status": {"phase": "Succeeded"}}).to_string();
+        let patch = ["patch", "datavolume", name, "--type=merge", "-p", &status];
+        self.server
+            .kubectl(&[&["-n", &self.namespace], &patch[..], &["--subresource=status"]].concat())
+            .ok();
+        made
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let _ = self.controller.kill();
+        let _ = self.controller.wait();
+    }
+}
+
+#[test]
+fn a_plan_for_vms_of_a_vcenter_gets_volumes_and_a_pod() {
+    let (_lab, _turn) = (lab(), turn());
+    let vcenter = VCenter::start_as(PASSWORD, two_datacenters);
+    let server = ApiServer::start();
+    let room = Room::new(&server);
+    let begin = Instant::now();
+    for (name, password) in [("vc", PASSWORD), ("wrong", "not the password")] {
+        room.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"accessKeyId": USER, "secretKey": password, "cacert": fs::read_to_string(vcenter.ca()).unwrap()},
+        }));
+        let esx2 = json!({"name": "esx2", "url": "esx://10.1.2.3", "secretRef": {"name": "esx2"}, "thumbprint": vcenter.thumbprint});
+        room.apply(&json!({
+            "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Provider", "metadata": {"name": name},
+            "spec": {
+                "type": "vsphere", "url": format!("https://localhost:{}/sdk", vcenter.port), "secretRef": {"name": name}, "hosts": [esx2],
+            },
+        }));
+    }
+    room.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "esx2"}, "stringData": {"accessKeyId": "root", "secretKey": PASSWORD},
+    }));
+    let plan = |name: &str, provider: &str, vms: Value| {
+        room.apply(&json!({
+            "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan", "metadata": {"name": name},
+            "spec": {
+                "providerRef": {"name": provider}, "vms": vms, "limits": {"vms": 9, "perHost": 9},
+                "storageMap": {"entries": [{"datastore": "ds 1", "storageClass": "fast"}]}, "networkMap": {"default": {"pod": {}}},
+            },
+        }));
+    };
+    plan("bad", "wrong", json!([{"name": "web"}, {"name": "x"}]));
+    let vms = json!([
+        {"uuid": uuid(2), "targetName": "odd"}, {"name": "twin"}, {"name": "many disks", "targetName": "many"},
+        {"uuid": uuid(5), "targetName": "busy"}, {"name": "web"},
+    ]);
+    plan("good", "vc", vms);
+
+    let twin = room.until_class("good", 1, "not-found");
+    assert!(twin.contains("3 VMs have") && twin.contains("folder two"), "{twin}");
+    let many = room.until_class("good", 2, "config");
+    assert!(many.contains("nvme0:0"), "{many}");
+    room.until_class("good", 3, "source-busy");
+    for vm in [0, 1] {
+        let refused = room.until_class("bad", vm, "auth");
+        assert!(refused.contains("incorrect user name or password"), "{refused}");
+    }
+    // vCenter locks out who tries too often.
+    assert_eq!(vcenter.stats()["logins_failed"], 1);
+
+    let boot = room.provision("good-web-disk-0");
+    assert_eq!(boot["spec"]["storage"]["resources"]["requests"]["storage"], "1536Mi");
+    assert_eq!(boot["spec"]["storage"]["storageClassName"], "fast");
+    room.provision("good-web-disk-1");
+    room.provision("good-odd-disk-0");
+    let user = USER.replace('@', "%40");
+    let path = "Euro%252fpe/DC%201%2525/racks/C%255c1/esx1.example.com";
+    let by_vcenter = format!("vpx://{user}@localhost:{}/{path}", vcenter.port);
+    for (vm, host, url, secret) in [
+        ("web", "esx1.example.com", by_vcenter.as_str(), "vc"),
+        ("odd", "esx2", "esx://root@10.1.2.3", "esx2"),
+    ] {
+        let pod = room.until("pod", &format!("good-{vm}"), Value::is_object);
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        let of = |name: &str| {
+            let found = env.iter().find(|e| e["name"] == name);
+            found.unwrap_or_else(|| panic!("{name}: {env:#?}"))["value"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(of("V2V_libvirtURL"), url);
+        assert!(of("V2V_vmUUID").starts_with("42000000-1111-2222-3333-"), "{env:#?}");
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        assert!(volumes.iter().any(|v| v["secret"]["secretName"] == secret), "{volumes:#?}");
+        let status = room.until("plan", "good", |p| p["status"]["vms"].is_array());
+        let vms = status["status"]["vms"].as_array().unwrap();
+        assert!(vms.iter().any(|s| s["name"] == vm && s["host"] == host), "{vms:#?}");
+    }
+    // Not once for each VM and round, but for each minute.
+    let made = vcenter.stats()["sessions_made"].as_u64().unwrap();
+    assert!(made <= 1 + begin.elapsed().as_secs() / 60, "{made} logins");
+    let log = fs::read_to_string(server.dir().join("controller.log")).unwrap();
+    assert!(!log.contains(PASSWORD) && !log.contains("not the password"), "{log}");
 }
