@@ -7,8 +7,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// The CRDs of others; ours are in `deploy/crds.yaml`.
 const OTHERS: &str = "tests/lab/crds";
@@ -100,6 +100,9 @@ impl ApiServer {
     /// A kubeconfig with the rights that `deploy/` gives to the controller, in these namespaces, which
     /// admit it; its Lease is in the first of them.
     pub fn kubeconfig_of_controller(&self, namespaces: &[&str]) -> PathBuf {
+        // Two that create the same thing at the same time would disturb each other.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (system, name) = ("v2v-pod-system", "controller-lite");
         self.kubectl(&["apply", "-f", "deploy/namespace.yaml", "-f", "deploy/rbac.yaml"]).ok();
         let bind = |namespace: &str, binding: &str, role: &str| {
