@@ -192,7 +192,7 @@ impl World {
             }
             (Happens::PodRuns, PodState::Waiting(..)) => self.seen.pod = PodState::Running(attempt),
             (Happens::PodServes, PodState::Running(_)) => {
-                self.seen.pod = PodState::Serving(attempt)
+                self.seen.pod = PodState::Serving(attempt);
             }
             (Happens::PodFails(passing), PodState::Running(_) | PodState::Serving(_)) => {
                 let failure =

@@ -172,7 +172,7 @@ mod tests {
     use crate::objects::vm::NicFacts;
     use serde_json::{Value, json};
 
-    fn plan(spec: Value) -> Plan {
+    fn plan(spec: &Value) -> Plan {
         let mut whole = json!({
             "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
             "metadata": { "name": "p", "namespace": "lab", "uid": "u" },
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_disk_beats_its_datastore_which_beats_the_default() {
-        let plan = plan(json!({ "storageMap": {
+        let plan = plan(&json!({ "storageMap": {
             "default": { "storageClass": "slow", "volumeMode": "Block" },
             "entries": [
                 { "datastore": "ssd", "storageClass": "fast" },
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn networks_that_do_not_fit_are_found_beforehand() {
-        let some = networks(&plan(json!({ "networkMap": {
+        let some = networks(&plan(&json!({ "networkMap": {
             "entries": [{ "source": "LAN", "network": { "pod": {} } }],
         } })));
         assert_eq!(misfit(&guest(&["LAN"]), &some), None);

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod cleanup;
 pub mod cluster;
 pub mod decide;
+pub mod deleted;
 pub mod failure;
 pub mod guest;
 pub mod lease;

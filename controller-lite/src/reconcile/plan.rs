@@ -1,17 +1,15 @@
 //! One round for one Plan: look, decide, do, write down.
 
 use super::act::{self, Subject};
-use super::cleanup::{self, Cleanup, Left};
-use super::cluster::{self, Asked, delete, find};
+use super::cluster::{self, Asked, find};
 use super::decide::{self, Candidate, Decision, PodState, Rules, Seen, SourceState};
 use super::failure::Failure;
 use super::guest::{self, Guest};
 use super::observe::{self, Objects, Volume};
-use super::{Context, admission, pod_http, source, status};
+use super::{Context, admission, deleted, pod_http, source, status};
 use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
-use crate::objects::event::Told;
-use crate::objects::{GROUP, Origin};
+use crate::objects::Origin;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -37,7 +35,7 @@ pub async fn reconcile(plan: Arc<Plan>, context: Arc<Context>) -> Result<Action,
     let plans = context.cluster.plans(&namespace);
     let Some(plan) = find(&plans, &name, "Plan").await? else { return Ok(Action::await_change()) };
     if plan.metadata.deletion_timestamp.is_some() {
-        return clean_up(&context, &plan).await;
+        return deleted::clean_up(&context, &plan).await;
     }
     if !plan.finalizers().iter().any(|f| f == FINALIZER) {
         let mut all = plan.finalizers().to_vec();
@@ -330,7 +328,7 @@ async fn steps(
 }
 
 /// An error with its causes.
-fn said(error: &dyn std::error::Error) -> String {
+pub(super) fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -343,7 +341,7 @@ fn said(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn set_finalizers(
+pub(super) async fn set_finalizers(
     context: &Context,
     plan: &Plan,
     all: &[String],
@@ -357,109 +355,5 @@ async fn set_finalizers(
         .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .asked(format!("changing the finalizers of Plan {namespace}/{name}"))?;
-    Ok(())
-}
-
-/// A Plan is deleted.
-async fn clean_up(context: &Context, plan: &Plan) -> Result<Action, cluster::Error> {
-    if !plan.finalizers().iter().any(|f| f == FINALIZER) {
-        return Ok(Action::await_change());
-    }
-    let target = plan.target_namespace().unwrap_or_default();
-    let uid = plan.uid().unwrap_or_default();
-    let objects = match admission::objects(&context.cluster, plan, &target, &uid).await? {
-        Ok(objects) => objects,
-        Err(later) => return Ok(later),
-    };
-    let cluster = &context.cluster;
-    match cleanup::next(&left(&objects)) {
-        Cleanup::Pods(names) => {
-            for pod in objects.pods.iter().filter(|p| names.contains(&p.name_any())) {
-                delete(&cluster.pods(&target), pod, "pod").await?;
-            }
-        }
-        Cleanup::Machines(names) => {
-            for vm in objects.machines.iter().filter(|m| names.contains(&m.name_any())) {
-                delete(&cluster.machines(&target), vm, "VirtualMachine").await?;
-            }
-        }
-        Cleanup::Volumes(names) => {
-            for volume in objects.data_volumes.iter().filter(|v| names.contains(&v.name_any())) {
-                delete(&cluster.data_volumes(&target), volume, "DataVolume").await?;
-            }
-            for claim in objects.claims.iter().filter(|c| names.contains(&c.name_any())) {
-                delete(&cluster.claims(&target), claim, "claim").await?;
-            }
-        }
-        Cleanup::Done { machines, volumes } => {
-            tell_what_is_left(context, plan, &machines, &volumes).await?;
-            let rest = plan.finalizers().iter().filter(|f| *f != FINALIZER).cloned();
-            set_finalizers(context, plan, &rest.collect::<Vec<_>>()).await?;
-            return Ok(Action::await_change());
-        }
-    }
-    Ok(Action::requeue(Duration::from_secs(1)))
-}
-
-fn left(objects: &Objects) -> Left {
-    let leaving = |meta: &kube::core::ObjectMeta| meta.deletion_timestamp.is_some();
-    let machine = |vm: &DynamicObject| {
-        let pending = vm.annotations().contains_key(crate::objects::ANNOTATION_PENDING);
-        match (pending, leaving(&vm.metadata)) {
-            (true, true) => cleanup::Machine::Leaving,
-            (true, false) => cleanup::Machine::Made,
-            (false, _) => cleanup::Machine::HandedOver,
-        }
-    };
-    let volume = |meta: &kube::core::ObjectMeta| {
-        let owners = meta.owner_references.iter().flatten();
-        let vm = owners.filter(|o| o.kind == "VirtualMachine").map(|o| o.name.clone()).next();
-        let name = meta.name.clone().unwrap_or_default();
-        cleanup::Volume { name, owner: vm, leaving: leaving(meta) }
-    };
-    let mut volumes: Vec<_> = objects.claims.iter().map(|c| volume(&c.metadata)).collect();
-    for data_volume in objects.data_volumes.iter().map(|v| volume(&v.metadata)) {
-        if !volumes.iter().any(|v| v.name == data_volume.name) {
-            volumes.push(data_volume);
-        }
-    }
-    Left {
-        pods: objects.pods.iter().map(|p| (p.name_any(), leaving(&p.metadata))).collect(),
-        machines: objects.machines.iter().map(|m| (m.name_any(), machine(m))).collect(),
-        volumes,
-    }
-}
-
-async fn tell_what_is_left(
-    context: &Context,
-    plan: &Plan,
-    machines: &[String],
-    volumes: &[String],
-) -> Result<(), cluster::Error> {
-    let list =
-        |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
-    let note =
-        format!("deleted; it leaves the VMs {} with the volumes {}", list(machines), list(volumes));
-    tracing::info!(
-        plan = plan.name_any(),
-        group = GROUP,
-        machines = list(machines),
-        volumes = list(volumes),
-        "a Plan is deleted; this stays"
-    );
-    let origin = Origin {
-        plan: plan.name_any(),
-        plan_namespace: plan.namespace().unwrap_or_default(),
-        plan_uid: plan.uid().unwrap_or_default(),
-        namespace: plan.target_namespace().unwrap_or_default(),
-        vm: "plan".to_owned(),
-    };
-    let told = Told { reason: "PlanDeleted", note, warning: false, attempt: 0 };
-    let event = crate::objects::event::event(&origin, &told, Timestamp::now(), &context.instance);
-    let events = context.cluster.events(&origin.plan_namespace);
-    // A namespace that is being deleted takes no events.
-    if let Err(error) = cluster::create(&events, &event, "event").await {
-        tracing::warn!(error = said(&error), "an event could not be made");
-    }
     Ok(())
 }
