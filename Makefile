@@ -19,6 +19,7 @@ image:
 	scripts/install-deps.sh build image
 	cargo build --release --locked
 	images/build.sh
+	images/build-controller.sh
 
 # v2v-pod copy beside nbdcopy and qemu-img, and v2v-pod convert beside plain virt-v2v, in turns. Takes hours;
 # `scripts/bench.sh copy`, ROWS and SIZE take less.

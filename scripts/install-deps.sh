@@ -9,7 +9,7 @@ say() { printf 'install-deps: %s\n' "$*"; }
 die() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
 
 minimum_rust=1.89 # rust-version in Cargo.toml
-minimum_go=1.19 # in tests/lab/vcenter/go.mod
+minimum_go=1.19 # in tests/lab/vcenter/go.mod; tests/lab/apiserver.sh fetches a newer one when it has to
 
 # libssl: TLS of the NBD client.
 build_packages=(gcc libc6-dev libssl-dev make pkg-config git ca-certificates)
@@ -46,7 +46,8 @@ add_rust() {
     wanted+=("$clippy" "$rustfmt")
 }
 
-# For the simulated vCenter (tests/lab/vcenter.sh). Debian 12's Go is new enough; one that is there already is used.
+# For the simulated vCenter and the API server (tests/lab/vcenter.sh, tests/lab/apiserver.sh). Debian 12's Go is new enough; one
+# that is there already is used.
 add_go() {
     local version
     version=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || true

@@ -11,7 +11,7 @@ log=$(mktemp) lab_log=$(mktemp)
 lab() {
     images/build.sh --base-only && for variant in debian nobootloader; do
         tests/lab/guest.sh "${V2V_LAB_CACHE:-/var/cache/v2v-pod-lab}/guest-$variant" --variant "$variant" || return
-    done && tests/lab/vcenter.sh build
+    done && tests/lab/vcenter.sh build && tests/lab/apiserver.sh build
 }
 lab >"$lab_log" 2>&1 &
 lab=$!

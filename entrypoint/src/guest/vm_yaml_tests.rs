@@ -9,8 +9,10 @@ use std::sync::OnceLock;
 fn strict_schema() -> &'static jsonschema::Validator {
     static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
     SCHEMA.get_or_init(|| {
-        let path =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/kubevirt-virtualmachine-crd.yaml");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/lab/crds/kubevirt-virtualmachine-crd.yaml"
+        );
         let text = std::fs::read_to_string(path).expect(path);
         let crd: Value = serde_saphyr::from_str(&text).expect("the CRD is YAML");
         let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();

@@ -32,15 +32,32 @@ type Config struct {
 	Cluster    string `json:"cluster"` // empty: the host stands alone
 	Host       string `json:"host"`
 	// DatacenterFolder has the names of the folders around the datacenter, HostFolder those around the cluster or host.
-	DatacenterFolder []string    `json:"datacenter_folder"`
-	HostFolder       []string    `json:"host_folder"`
-	Datastores       []Datastore `json:"datastores"`
-	VMs              []VM        `json:"vms"`
+	DatacenterFolder []string `json:"datacenter_folder"`
+	HostFolder       []string `json:"host_folder"`
+	// MoreHosts are further hosts of a vCenter; VMs name them. All have all datastores.
+	MoreHosts  []Place     `json:"more_hosts"`
+	Datastores []Datastore `json:"datastores"`
+	VMs        []VM        `json:"vms"`
 
 	// SessionIdleS ends a session unused for so long, SessionLifeS one begun so long ago; 0 never does.
 	SessionIdleS float64 `json:"session_idle_s"`
 	SessionLifeS float64 `json:"session_life_s"`
 	Faults       Faults  `json:"faults"`
+}
+
+// Place is a host and where it is. Datacenters, clusters and folders are shared by their names.
+type Place struct {
+	DatacenterFolder []string `json:"datacenter_folder"`
+	Datacenter       string   `json:"datacenter"`
+	HostFolder       []string `json:"host_folder"`
+	Cluster          string   `json:"cluster"`
+	Host             string   `json:"host"`
+}
+
+// hosts are all places, the main one first.
+func (c *Config) hosts() []Place {
+	main := Place{c.DatacenterFolder, c.Datacenter, c.HostFolder, c.Cluster, c.Host}
+	return append([]Place{main}, c.MoreHosts...)
 }
 
 // Datastore is a folder of this machine shown as a datastore. Nothing but missing .vmx and .vmdk files is written there.
@@ -52,6 +69,7 @@ type Datastore struct {
 // VM is one virtual machine; what is left out takes the default named here.
 type VM struct {
 	Name      string     `json:"name"`
+	Host      string     `json:"host"`   // one of more_hosts; the main one
 	Folder    []string   `json:"folder"` // the folders below the datacenter's "vm"
 	UUID      string     `json:"uuid"`
 	Power     string     `json:"power"`      // off (default), on, suspended
@@ -76,6 +94,8 @@ type Disk struct {
 	Path       string `json:"path"`       // "[datastore] folder/name.vmdk"
 	Bytes      int64  `json:"bytes"`      // the size of the -flat.vmdk when 0
 	Controller string `json:"controller"` // pvscsi (default), lsilogic, lsisas1068, buslogic, ide, sata, nvme
+	// Place is where it hangs, "scsi1:3"; the next free place of the controller's kind.
+	Place string `json:"place"`
 	// Independent disks take no part in snapshots.
 	Independent bool `json:"independent"`
 }
@@ -95,6 +115,8 @@ type Faults struct {
 	Refuse float64 `json:"refuse"`
 	// AfterBytes puts Drop and Refuse off until so much of the -flat.vmdk files has been sent.
 	AfterBytes int64 `json:"after_bytes"`
+	// EndSessionAt ends, once, the session of the SOAP request of this number, before it is answered; 0 never does.
+	EndSessionAt int64 `json:"end_session_at"`
 	// LatencyMS is added before each reply.
 	LatencyMS int `json:"latency_ms"`
 }
@@ -140,9 +162,17 @@ func (c *Config) complete(base string) error {
 	default:
 		return fmt.Errorf("mode %q: vpx or esx", c.Mode)
 	}
-	for _, name := range append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.HostFolder...) {
-		if name == "" {
-			return errors.New("datacenter_folder or host_folder: a name is empty")
+	if c.Mode == "esx" && len(c.MoreHosts) > 0 {
+		return errors.New("esx has no more_hosts")
+	}
+	for i, place := range c.hosts() {
+		if i > 0 && (place.Datacenter == "" || place.Host == "") {
+			return fmt.Errorf("more_hosts[%d]: datacenter and host are needed", i-1)
+		}
+		for _, name := range append(place.DatacenterFolder[:len(place.DatacenterFolder):len(place.DatacenterFolder)], place.HostFolder...) {
+			if name == "" {
+				return errors.New("datacenter_folder or host_folder: a name is empty")
+			}
 		}
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
@@ -195,13 +225,31 @@ func (c *Config) complete(base string) error {
 			return fmt.Errorf("vms[%d] %q: vmx %s is in the folder of %q", i, vm.Name, vm.VMX, other)
 		}
 		used[home] = vm.Name
-		place := fmt.Sprintf("%q", append(vm.Folder[:len(vm.Folder):len(vm.Folder)], vm.Name))
+		host, ok := c.hostOf(vm)
+		if !ok {
+			return fmt.Errorf("vms[%d] %q: no host is called %q", i, vm.Name, vm.Host)
+		}
+		datacenter := append(host.DatacenterFolder[:len(host.DatacenterFolder):len(host.DatacenterFolder)], host.Datacenter)
+		place := fmt.Sprintf("%q %q", datacenter, append(vm.Folder[:len(vm.Folder):len(vm.Folder)], vm.Name))
 		if places[place] {
 			return fmt.Errorf("vms[%d] %q: its folder has a VM of this name", i, vm.Name)
 		}
 		places[place] = true
 	}
 	return nil
+}
+
+func (c *Config) hostOf(vm *VM) (Place, bool) {
+	hosts := c.hosts()
+	if vm.Host == "" {
+		return hosts[0], true
+	}
+	for _, place := range hosts {
+		if place.Host == vm.Host {
+			return place, true
+		}
+	}
+	return Place{}, false
 }
 
 func (f *Faults) check() error {
@@ -217,8 +265,9 @@ func (f *Faults) check() error {
 }
 
 var (
-	uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	macForm  = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
+	uuidForm  = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	placeForm = regexp.MustCompile(`^(scsi|sata|ide|nvme)([0-3]):([0-9]{1,2})$`)
+	macForm   = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
 )
 
 func (c *Config) completeVM(vm *VM) error {
@@ -277,6 +326,13 @@ func (c *Config) completeVM(vm *VM) error {
 			return fmt.Errorf("disks[%d]: a disk with snapshots has at most %d bytes", i, int64(maximumDelta))
 		}
 	}
+	taken := map[string]bool{}
+	for _, place := range places(vm.Disks) {
+		if taken[place.device()] {
+			return fmt.Errorf("two disks are %s", place.device())
+		}
+		taken[place.device()] = true
+	}
 	for i, snapshot := range vm.Snapshots {
 		if snapshot.Name == "" {
 			return fmt.Errorf("snapshots[%d]: name is missing", i)
@@ -316,6 +372,15 @@ func (c *Config) completeDisk(disk *Disk) error {
 	}
 	if disk.Bytes != info.Size() || disk.Bytes <= 0 || disk.Bytes%512 != 0 {
 		return fmt.Errorf("%s has %d bytes, not %d in whole sectors", flat, info.Size(), disk.Bytes)
+	}
+	if disk.Place != "" {
+		match := placeForm.FindStringSubmatch(disk.Place)
+		if match == nil {
+			return fmt.Errorf("place %q is not like scsi1:3", disk.Place)
+		}
+		if disk.Controller == "" && match[1] != "scsi" {
+			disk.Controller = match[1]
+		}
 	}
 	return choose("controller", &disk.Controller,
 		[]string{"pvscsi", "lsilogic", "lsisas1068", "buslogic", "ide", "sata", "nvme"})

@@ -92,15 +92,20 @@ func (h *folderHandler) open(at *url.URL) (*os.File, os.FileInfo) {
 	return file, info
 }
 
-// isDatacenter says whether a query's value means our datacenter: the names of its folders and its own, between slashes. Each
+// isDatacenter says whether a query's value means a datacenter of ours: the names of its folders and its own, between slashes. Each
 // is taken as typed or as vCenter has it, all of one kind.
 func (c *Config) isDatacenter(value string) bool {
-	typed := append(c.DatacenterFolder[:len(c.DatacenterFolder):len(c.DatacenterFolder)], c.Datacenter)
-	var encoded []string
-	for _, name := range typed {
-		encoded = append(encoded, encodeName(name))
+	for _, place := range c.hosts() {
+		typed := append(place.DatacenterFolder[:len(place.DatacenterFolder):len(place.DatacenterFolder)], place.Datacenter)
+		var encoded []string
+		for _, name := range typed {
+			encoded = append(encoded, encodeName(name))
+		}
+		if matches(value, strings.Join(typed, "/")) || meansExactly(value, strings.Join(encoded, "/")) {
+			return true
+		}
 	}
-	return matches(value, strings.Join(typed, "/")) || meansExactly(value, strings.Join(encoded, "/"))
+	return false
 }
 
 // queried is the datastore a query's value means, best by its very name: a/b and a%2fb are two.

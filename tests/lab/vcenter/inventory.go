@@ -11,6 +11,7 @@ import (
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/simulator/esx"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -24,6 +25,12 @@ type inventory struct {
 	// scratch has the simulator's idea of the datastores: it makes files for each VM, which nobody is to see.
 	scratch string
 
+	// home has what is where, by the host's name as typed.
+	home map[string]*home
+}
+
+// home is a host and what belongs to it.
+type home struct {
 	host    *object.HostSystem
 	pool    *object.ResourcePool
 	folders *object.DatacenterFolders
@@ -49,17 +56,21 @@ func buildInventory(ctx context.Context, c *Config, scratch string) (*inventory,
 	if err != nil {
 		return nil, fmt.Errorf("simulator: %w", err)
 	}
-	inv := &inventory{config: c, service: service, client: client, scratch: scratch}
-	if err := inv.addHost(ctx); err != nil {
-		return nil, fmt.Errorf("host: %w", err)
-	}
-	for i, datastore := range c.Datastores {
-		if err := inv.addDatastore(ctx, i, datastore); err != nil {
-			return nil, fmt.Errorf("datastore %q: %w", datastore.Name, err)
+	inv := &inventory{config: c, service: service, client: client, scratch: scratch, home: map[string]*home{}}
+	for _, place := range c.hosts() {
+		home, err := inv.addHost(ctx, place)
+		if err != nil {
+			return nil, fmt.Errorf("host %q: %w", place.Host, err)
 		}
-	}
-	if err := inv.addNetworks(ctx); err != nil {
-		return nil, err
+		inv.home[place.Host] = home
+		for i, datastore := range c.Datastores {
+			if err := inv.addDatastore(ctx, home, i, datastore); err != nil {
+				return nil, fmt.Errorf("datastore %q: %w", datastore.Name, err)
+			}
+		}
+		if err := inv.addNetworks(ctx, home); err != nil {
+			return nil, err
+		}
 	}
 	for i := range c.VMs {
 		vm := &c.VMs[i]
@@ -87,57 +98,72 @@ func finish(ctx context.Context, task *object.Task, err error) (types.ManagedObj
 	return made, nil
 }
 
-func (inv *inventory) addHost(ctx context.Context) error {
-	c := inv.config
-	var datacenter *object.Datacenter
+func (inv *inventory) addHost(ctx context.Context, place Place) (*home, error) {
+	made := &home{}
 	var err error
-	if c.Mode == "esx" {
-		datacenter = object.NewDatacenter(inv.client, esx.Datacenter.Reference())
-		inv.host = object.NewHostSystem(inv.client, esx.HostSystem.Reference())
+	if inv.config.Mode == "esx" {
+		made.host = object.NewHostSystem(inv.client, esx.HostSystem.Reference())
+		made.folders, err = object.NewDatacenter(inv.client, esx.Datacenter.Reference()).Folders(ctx)
 	} else {
-		folder, err := inv.folder(ctx, object.NewRootFolder(inv.client), c.DatacenterFolder)
-		if err != nil {
-			return err
-		}
-		if datacenter, err = folder.CreateDatacenter(ctx, encodeName(c.Datacenter)); err != nil {
-			return err
-		}
+		err = inv.addToDatacenter(ctx, place, made)
 	}
-	if inv.folders, err = datacenter.Folders(ctx); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	made.pool, err = made.host.ResourcePool(ctx)
+	return made, err
+}
+
+func (inv *inventory) addToDatacenter(ctx context.Context, place Place, made *home) error {
+	search := object.NewSearchIndex(inv.client)
+	folder, err := inv.folder(ctx, object.NewRootFolder(inv.client), place.DatacenterFolder)
+	if err != nil {
 		return err
 	}
-	if c.Mode == "vpx" {
-		spec := types.HostConnectSpec{HostName: encodeName(c.Host)}
-		folder, err := inv.folder(ctx, inv.folders.HostFolder, c.HostFolder)
-		if err != nil {
-			return err
-		}
-		var task *object.Task
-		if c.Cluster == "" {
-			task, err = folder.AddStandaloneHost(ctx, spec, true, nil, nil)
-		} else {
-			cluster, failed := folder.CreateCluster(ctx, encodeName(c.Cluster), types.ClusterConfigSpecEx{})
-			if failed != nil {
-				return failed
-			}
-			task, err = cluster.AddHost(ctx, spec, true, nil, nil)
-		}
-		made, err := finish(ctx, task, err)
-		if err != nil {
-			return err
-		}
-		inv.host = object.NewHostSystem(inv.client, made)
+	found, err := search.FindChild(ctx, folder, encodeName(place.Datacenter))
+	if err != nil {
+		return err
 	}
-	inv.pool, err = inv.host.ResourcePool(ctx)
+	datacenter, ok := found.(*object.Datacenter)
+	if !ok {
+		if datacenter, err = folder.CreateDatacenter(ctx, encodeName(place.Datacenter)); err != nil {
+			return err
+		}
+	}
+	if made.folders, err = datacenter.Folders(ctx); err != nil {
+		return err
+	}
+	if folder, err = inv.folder(ctx, made.folders.HostFolder, place.HostFolder); err != nil {
+		return err
+	}
+	spec := types.HostConnectSpec{HostName: encodeName(place.Host)}
+	var task *object.Task
+	if place.Cluster == "" {
+		task, err = folder.AddStandaloneHost(ctx, spec, true, nil, nil)
+	} else {
+		found, failed := search.FindChild(ctx, folder, encodeName(place.Cluster))
+		if failed != nil {
+			return failed
+		}
+		cluster, ok := found.(*object.ClusterComputeResource)
+		if !ok {
+			if cluster, err = folder.CreateCluster(ctx, encodeName(place.Cluster), types.ClusterConfigSpecEx{}); err != nil {
+				return err
+			}
+		}
+		task, err = cluster.AddHost(ctx, spec, true, nil, nil)
+	}
+	host, err := finish(ctx, task, err)
+	made.host = object.NewHostSystem(inv.client, host)
 	return err
 }
 
-func (inv *inventory) addDatastore(ctx context.Context, i int, datastore Datastore) error {
+func (inv *inventory) addDatastore(ctx context.Context, home *home, i int, datastore Datastore) error {
 	dir := filepath.Join(inv.scratch, fmt.Sprint(i))
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	system, err := inv.host.ConfigManager().DatastoreSystem(ctx)
+	system, err := home.host.ConfigManager().DatastoreSystem(ctx)
 	if err != nil {
 		return err
 	}
@@ -146,6 +172,14 @@ func (inv *inventory) addDatastore(ctx context.Context, i int, datastore Datasto
 		return err
 	}
 	entity := simulator.Map.Get(made.Reference()).(*simulator.Datastore)
+	// The simulator keeps only the first host of a datastore that several have.
+	mounted := false
+	for _, mount := range entity.Host {
+		mounted = mounted || mount.Key == home.host.Reference()
+	}
+	if !mounted {
+		entity.Host = append(entity.Host, types.DatastoreHostMount{Key: home.host.Reference(), MountInfo: entity.Host[0].MountInfo})
+	}
 	for j := range entity.Host {
 		entity.Host[j].MountInfo.Path = inv.config.mountPath(datastore.Name)
 	}
@@ -153,8 +187,8 @@ func (inv *inventory) addDatastore(ctx context.Context, i int, datastore Datasto
 }
 
 // addNetworks makes a port group of each name the VMs use.
-func (inv *inventory) addNetworks(ctx context.Context) error {
-	system, err := inv.host.ConfigManager().NetworkSystem(ctx)
+func (inv *inventory) addNetworks(ctx context.Context, home *home) error {
+	system, err := home.host.ConfigManager().NetworkSystem(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,7 +200,8 @@ func (inv *inventory) addNetworks(ctx context.Context) error {
 			}
 			done[nic.Network] = true
 			spec := types.HostPortGroupSpec{Name: nic.Network, VswitchName: "vSwitch0"}
-			if err := system.AddPortGroup(ctx, spec); err != nil {
+			// Hosts of one datacenter share it.
+			if err := system.AddPortGroup(ctx, spec); err != nil && !isDuplicate(err) {
 				return fmt.Errorf("network %q: %w", nic.Network, err)
 			}
 		}
@@ -174,9 +209,23 @@ func (inv *inventory) addNetworks(ctx context.Context) error {
 	return nil
 }
 
+func isDuplicate(err error) bool {
+	if !soap.IsSoapFault(err) {
+		return false
+	}
+	// In one process the fault is the simulator's own.
+	switch soap.ToSoapFault(err).VimFault().(type) {
+	case types.DuplicateName, *types.DuplicateName:
+		return true
+	}
+	return false
+}
+
 // addVM makes the VM under a plain name first: the simulator doubles the devices of one whose name it has to encode.
 func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
-	folder, err := inv.folder(ctx, inv.folders.VmFolder, vm.Folder)
+	place, _ := inv.config.hostOf(vm)
+	home := inv.home[place.Host]
+	folder, err := inv.folder(ctx, home.folders.VmFolder, vm.Folder)
 	if err != nil {
 		return err
 	}
@@ -192,7 +241,7 @@ func (inv *inventory) addVM(ctx context.Context, plain string, vm *VM) error {
 	if spec.DeviceChange, err = inv.devices(vm); err != nil {
 		return err
 	}
-	task, err := folder.CreateVM(ctx, spec, inv.pool, inv.host)
+	task, err := folder.CreateVM(ctx, spec, home.pool, home.host)
 	ref, err := finish(ctx, task, err)
 	if err != nil {
 		return err

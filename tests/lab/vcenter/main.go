@@ -151,7 +151,7 @@ func ready(address net.Addr, counters string, pair tls.Certificate) error {
 
 func handler(config *Config, service *simulator.Service, counted *stats, verbose bool) http.Handler {
 	live := newSessions(config, counted)
-	soap := &soapHandler{service: service, sessions: live, stats: counted, verbose: verbose}
+	soap := &soapHandler{service: service, sessions: live, stats: counted, endAt: config.Faults.EndSessionAt, verbose: verbose}
 	mux := http.NewServeMux()
 	mux.Handle("/sdk", soap)
 	mux.Handle("/sdk/vimService", soap)

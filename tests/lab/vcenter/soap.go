@@ -16,6 +16,7 @@ type soapHandler struct {
 	service  *simulator.Service
 	sessions *sessions
 	stats    *stats
+	endAt    int64
 	verbose  bool
 }
 
@@ -31,12 +32,15 @@ func (h *heldReply) WriteHeader(status int)      { h.status = status }
 func (h *heldReply) Write(p []byte) (int, error) { return h.body.Write(p) }
 
 func (h *soapHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.stats.SOAP.Add(1)
+	count := h.stats.SOAP.Add(1)
 	if h.verbose {
 		r.Body = &loggedBody{ReadCloser: r.Body}
 	}
 	// The simulator sees only cookies of sessions that are still alive.
 	id := sessionCookie(r)
+	if count == h.endAt {
+		h.sessions.end(id)
+	}
 	if id != "" && !h.sessions.use(id) {
 		r.Header.Del("Cookie")
 	}

@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -79,8 +80,10 @@ func (c *Config) vmxText(vm *VM, at filePath) string {
 	set("memSize", fmt.Sprint(vm.MemoryMiB))
 	set("numvcpus", fmt.Sprint(vm.CPUs))
 	set("vmci0.present", "TRUE")
+	present := map[string]bool{}
 	for _, place := range places(vm.Disks) {
-		if place.slot == 0 {
+		if !present[place.controller()] {
+			present[place.controller()] = true
 			set(place.controller()+".present", "TRUE")
 			if place.bus == "scsi" {
 				set(place.controller()+".virtualDev", place.disk.Controller)
@@ -135,6 +138,12 @@ func places(disks []Disk) []place {
 	for i := range disks {
 		disk := &disks[i]
 		kind := disk.Controller
+		if match := placeForm.FindStringSubmatch(disk.Place); match != nil {
+			number, _ := strconv.Atoi(match[2])
+			slot, _ := strconv.Atoi(match[3])
+			list = append(list, place{disk, match[1], number, slot})
+			continue
+		}
 		p := place{disk: disk, bus: kind, slot: used[kind]}
 		switch kind {
 		case "sata", "nvme":

@@ -7,8 +7,10 @@
 //! Rooms: `lab` (what all tests share: image, guests, turns, ports), `volume` (block devices and
 //! folders), `pod` (one container), `process` (what runs in it), `watch` (what a controller and a
 //! viewer see while it runs), `vcenter` (a simulated vCenter that serves real disks, and VDDK's stand-in),
-//! `xen` (a host reached over SSH).
+//! `xen` (a host reached over SSH),
+//! `apiserver` (a real Kubernetes API server).
 
+pub mod apiserver;
 pub mod lab;
 pub mod pod;
 pub mod process;

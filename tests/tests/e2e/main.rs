@@ -17,6 +17,7 @@ mod cold;
 mod disks;
 mod https;
 mod in_place;
+mod inventory;
 mod local;
 mod ova;
 mod preflight;

@@ -1,0 +1,235 @@
+//! Does one step. Each can be done again at any time.
+
+use super::cluster::{self, Asked, create, delete};
+use super::decide::Step;
+use super::guest::{self, Guest};
+use super::observe::{self, Volume};
+use super::{Context, pod_http};
+use crate::api::plan::Plan;
+use crate::api::provider::Provider;
+use crate::objects::event::{self, Told};
+use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
+use crate::objects::vm::{Facts, Machine, hand_over, owner};
+use crate::objects::volume::{Mode, Volume as NewVolume};
+use crate::objects::{ANNOTATION_FACTS, ANNOTATION_PENDING, MANAGER, Origin};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+
+/// A step could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// The pod.
+    #[error(transparent)]
+    Pod(#[from] pod_http::Error),
+    /// Its result.
+    #[error(transparent)]
+    Machine(#[from] crate::objects::vm::Error),
+    /// Something that the step needs is gone since it was decided on; the next round sees that.
+    #[error("{0} is not there any more")]
+    Gone(&'static str),
+    /// What was built is no object; a defect.
+    #[error("an object could not be built: {0}")]
+    Object(#[from] serde_json::Error),
+}
+
+/// What steps need of a VM.
+pub struct Subject<'a> {
+    /// The Plan.
+    pub plan: &'a Plan,
+    /// Its Provider.
+    pub provider: Option<&'a Provider>,
+    /// Which VM.
+    pub origin: &'a Origin,
+    /// The guest, while its source is known.
+    pub guest: Option<&'a Guest>,
+    /// Its volumes.
+    pub volumes: &'a [Volume],
+    /// Its pod.
+    pub pod: Option<&'a Pod>,
+    /// Its VM.
+    pub machine: Option<&'a DynamicObject>,
+}
+
+impl Subject<'_> {
+    /// Does it.
+    pub async fn step(&self, context: &Context, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::MakeVolume(index) => self.make_volume(context, *index).await,
+            Step::MakePod(attempt) => self.make_pod(context, *attempt).await,
+            Step::MakeMachine => self.make_machine(context).await,
+            Step::Release => {
+                let (ip, port) = self.result()?;
+                Ok(pod_http::shutdown(ip, port).await?)
+            }
+            Step::DeletePod => match self.pod {
+                Some(pod) => {
+                    let pods = context.cluster.pods(&self.origin.namespace);
+                    Ok(delete(&pods, pod, "pod").await?)
+                }
+                None => Ok(()),
+            },
+            Step::Own(index) => self.own(context, *index).await,
+            Step::HandOver => self.hand_over(context).await,
+            Step::Tell(told) => {
+                let event = event::event(self.origin, told, Timestamp::now(), &context.instance);
+                let events = context.cluster.events(&self.origin.plan_namespace);
+                Ok(create(&events, &event, "event").await?)
+            }
+        }
+    }
+
+    async fn make_volume(&self, context: &Context, index: usize) -> Result<(), Error> {
+        let disk = self.guest.and_then(|g| g.disks.get(index)).ok_or(Error::Gone("the disk"))?;
+        let map = &self.plan.spec.storage_map;
+        let placement = guest::placement(map, &self.origin.vm, index, disk);
+        let volume =
+            NewVolume { origin: self.origin, index, disk_bytes: disk.bytes, placement: &placement };
+        let namespace = &self.origin.namespace;
+        if context.cluster.has("cdi.kubevirt.io/v1beta1", "datavolumes").await? {
+            let object = serde_json::from_value(volume.data_volume())?;
+            create(&context.cluster.data_volumes(namespace), &object, "DataVolume").await?;
+        } else {
+            let claim = volume.claim(context.overhead);
+            create(&context.cluster.claims(namespace), &claim, "claim").await?;
+        }
+        Ok(())
+    }
+
+    async fn make_pod(&self, context: &Context, attempt: u32) -> Result<(), Error> {
+        let guest = self.guest.ok_or(Error::Gone("the guest"))?;
+        let provider = self.provider.ok_or(Error::Gone("the Provider"))?;
+        let disk = |volume: &Volume| {
+            let claim = volume.claim.as_ref().ok_or(Error::Gone("a claim"))?;
+            Ok(Disk { claim: claim.name_any(), mode: Mode::of(claim) })
+        };
+        let disks = self.volumes.iter().map(disk).collect::<Result<Vec<_>, Error>>()?;
+        let secret = guest.secret.clone().or_else(|| guest::secret(provider));
+        let conversion = Conversion {
+            origin: self.origin,
+            attempt,
+            image: context.image(self.plan),
+            source: &guest.source,
+            secret: secret.as_deref(),
+            disks: &disks,
+            vddk_image: provider.spec.vddk_image.as_deref(),
+            kvm: context.cluster.offers_kvm().await,
+            resources: self.plan.spec.resources.as_ref(),
+            facts: &guest.facts,
+        };
+        let pods = context.cluster.pods(&self.origin.namespace);
+        Ok(create(&pods, &conversion.pod(), "pod").await?)
+    }
+
+    fn result(&self) -> Result<(std::net::IpAddr, u16), Error> {
+        let of = |pod: &Pod| observe::address(pod).zip(observe::port(pod, PORT_RESULT));
+        self.pod.and_then(of).ok_or(Error::Gone("the pod's result"))
+    }
+
+    async fn make_machine(&self, context: &Context) -> Result<(), Error> {
+        let (ip, port) = self.result()?;
+        let yaml = pod_http::get(ip, port, "/vm").await?;
+        // Told before the VM is made: after that nobody asks for them again.
+        for warning in warnings(&pod_http::get(ip, port, "/warnings").await?) {
+            let told =
+                Told { reason: "ConversionWarning", note: warning, warning: true, attempt: 0 };
+            let event = event::event(self.origin, &told, Timestamp::now(), &context.instance);
+            let events = context.cluster.events(&self.origin.plan_namespace);
+            create(&events, &event, "event").await?;
+        }
+        let facts = self.pod.and_then(|pod| pod.annotations().get(ANNOTATION_FACTS));
+        let facts = facts.map_or_else(Facts::default, |text| Facts::of_text(text));
+        let claims: Vec<String> =
+            (0..self.volumes.len()).map(|index| self.origin.claim_name(index)).collect();
+        let machine = Machine {
+            origin: self.origin,
+            claims: &claims,
+            networks: &guest::networks(self.plan),
+            facts: &facts,
+            run_strategy: &guest::word(&self.plan.spec.run_strategy),
+        };
+        let object: DynamicObject = serde_json::from_value(machine.build(&yaml)?)?;
+        let machines = context.cluster.machines(&self.origin.namespace);
+        Ok(create(&machines, &object, "VirtualMachine").await?)
+    }
+
+    /// The VM becomes the owner of the claim, beside CDI's object if there is one, and of that.
+    async fn own(&self, context: &Context, index: usize) -> Result<(), Error> {
+        let volume = self.volumes.get(index).ok_or(Error::Gone("the volume"))?;
+        let machine = self.machine.ok_or(Error::Gone("the VM"))?;
+        let uid = machine.uid().ok_or(Error::Gone("the VM"))?;
+        let vm = owner(&machine.name_any(), &uid);
+        let namespace = &self.origin.namespace;
+        if let Some(data_volume) = &volume.data_volume {
+            let patch =
+                owners(std::slice::from_ref(&vm), data_volume.metadata.resource_version.as_deref());
+            let api = context.cluster.data_volumes(namespace);
+            let name = data_volume.name_any();
+            api.patch(&name, &params(), &Patch::Merge(patch))
+                .await
+                .asked(format!("handing over DataVolume {name}"))?;
+        }
+        let claim = volume.claim.as_ref().ok_or(Error::Gone("the claim"))?;
+        let cdi = claim.owner_references().iter().filter(|o| o.kind == "DataVolume");
+        let mut all = cdi.map(|o| json!(o)).collect::<Vec<_>>();
+        all.push(vm);
+        let patch = owners(&all, claim.metadata.resource_version.as_deref());
+        let name = claim.name_any();
+        let api = context.cluster.claims(namespace);
+        api.patch(&name, &params(), &Patch::Merge(patch))
+            .await
+            .asked(format!("handing over claim {name}"))?;
+        Ok(())
+    }
+
+    async fn hand_over(&self, context: &Context) -> Result<(), Error> {
+        let machine = self.machine.ok_or(Error::Gone("the VM"))?;
+        let version = machine.resource_version().ok_or(Error::Gone("the VM"))?;
+        let strategy =
+            machine.annotations().get(ANNOTATION_PENDING).ok_or(Error::Gone("the VM"))?;
+        let patch = hand_over(strategy, &version);
+        let name = machine.name_any();
+        let api = context.cluster.machines(&self.origin.namespace);
+        api.patch(&name, &params(), &Patch::Merge(patch))
+            .await
+            .asked(format!("handing over VirtualMachine {name}"))?;
+        Ok(())
+    }
+}
+
+/// The pod's `/warnings`, a few of them; what is no list says nothing.
+fn warnings(json: &str) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Warning {
+        reason: String,
+        message: String,
+    }
+    let all: Vec<Warning> = serde_json::from_str(json).unwrap_or_default();
+    all.into_iter().take(20).map(|w| format!("{}: {}", w.reason, w.message)).collect()
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// Replaces the owners of what was seen in this version; of a later one it is refused.
+fn owners(owners: &[Value], version: Option<&str>) -> Value {
+    json!({ "metadata": { "resourceVersion": version, "ownerReferences": owners } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_a_list_or_nothing() {
+        assert_eq!(warnings(""), Vec::<String>::new());
+        assert_eq!(warnings("{"), Vec::<String>::new());
+        assert_eq!(warnings(r#"[{"reason":"A","message":"b"}]"#), ["A: b"]);
+    }
+}

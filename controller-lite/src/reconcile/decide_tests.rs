@@ -1,0 +1,326 @@
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const RULES: Rules = Rules { retries: 2, retry_delay_s: 30, now: 1000 };
+
+fn seen() -> Seen {
+    Seen {
+        record: Record::default(),
+        admitted: true,
+        source: SourceState::Known,
+        volumes: vec![VolumeState::Usable, VolumeState::Usable],
+        pod: PodState::Missing,
+        machine: MachineState::Missing,
+    }
+}
+
+fn steps(seen: &Seen) -> Vec<Step> {
+    let all = next(seen, RULES).steps;
+    all.into_iter().filter(|step| !matches!(step, Step::Tell(_))).collect()
+}
+
+fn phase(seen: &Seen) -> VmPhase {
+    next(seen, RULES).record.phase
+}
+
+#[test]
+fn volumes_then_pod() {
+    let mut vm = seen();
+    vm.volumes = vec![VolumeState::Missing, VolumeState::Pending("Bound?".into())];
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::MakeVolume(0)], VmPhase::Volumes));
+    vm.volumes[0] = VolumeState::Usable;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Volumes));
+    vm.volumes[1] = VolumeState::Usable;
+    assert_eq!(steps(&vm), [Step::MakePod(1)]);
+    vm.admitted = false;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Pending));
+}
+
+#[test]
+fn the_vm_is_handed_over_after_its_pod_has_ended() {
+    let mut vm = seen();
+    vm.pod = PodState::Serving(1);
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::MakeMachine], VmPhase::CreatingVm));
+    vm.machine = MachineState::Made;
+    assert_eq!(steps(&vm), [Step::Release]);
+    vm.pod = PodState::Running(1);
+    assert_eq!(steps(&vm), []);
+    vm.pod = PodState::Succeeded(1, 0);
+    assert_eq!(steps(&vm), [Step::Own(0), Step::Own(1), Step::HandOver]);
+    vm.volumes = vec![VolumeState::HandedOver; 2];
+    assert_eq!(steps(&vm), [Step::HandOver]);
+    vm.machine = MachineState::HandedOver;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Succeeded));
+}
+
+#[test]
+fn what_was_made_of_a_result_is_kept_whatever_became_of_the_pod() {
+    let mut vm = seen();
+    vm.machine = MachineState::Made;
+    for pod in [PodState::Missing, PodState::Failed(1, Failure::passing("lost", "x", 0))] {
+        vm.pod = pod;
+        assert_eq!(steps(&vm), [Step::Own(0), Step::Own(1), Step::HandOver]);
+    }
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again_later() {
+    let mut vm = seen();
+    vm.pod = PodState::Failed(2, Failure::passing("network", "gone", 990));
+    let decision = next(&vm, RULES);
+    let record = &decision.record;
+    assert_eq!(
+        (record.phase, record.attempts, record.retry_at),
+        (VmPhase::Retrying, 2, Some(1050))
+    );
+    assert_eq!(record.class.as_deref(), Some("network"));
+    assert_eq!(steps(&vm), []);
+    // Told once, and the pod stays until the status is known to be written.
+    vm.record = decision.record;
+    assert_eq!(next(&vm, RULES).steps, []);
+    let later = Rules { now: 1050, ..RULES };
+    assert_eq!(next(&vm, later).steps, [Step::DeletePod]);
+    vm.record.retry_at = None;
+    assert!(!next(&vm, later).steps.contains(&Step::DeletePod));
+    vm.record.retry_at = Some(1050);
+    vm.pod = PodState::Missing;
+    assert_eq!(next(&vm, RULES).steps, []);
+    assert!(next(&vm, later).steps.contains(&Step::MakePod(3)));
+}
+
+#[test]
+fn some_failures_are_final() {
+    let mut vm = seen();
+    vm.pod = PodState::Failed(1, Failure::lasting("auth", "no", "look"));
+    let record = next(&vm, RULES).record;
+    assert_eq!(record.phase, VmPhase::Failed);
+    assert_eq!(record.message.as_deref(), Some("no; look"));
+    vm.pod = PodState::Failed(3, Failure::passing("network", "gone", 0));
+    assert_eq!(phase(&vm), VmPhase::Failed);
+    vm = seen();
+    vm.record = Record { phase: VmPhase::Converting, attempts: 3, ..Record::default() };
+    assert_eq!(phase(&vm), VmPhase::Failed);
+}
+
+#[test]
+fn what_others_made_is_left_alone() {
+    let foreign = |change: fn(&mut Seen)| {
+        let mut vm = seen();
+        change(&mut vm);
+        assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Failed));
+    };
+    foreign(|vm| vm.machine = MachineState::Foreign);
+    foreign(|vm| vm.pod = PodState::Foreign("p".into()));
+    foreign(|vm| vm.volumes[1] = VolumeState::Foreign("v".into()));
+}
+
+#[test]
+fn trouble_at_the_source_waits_and_is_told_once() {
+    let mut vm = seen();
+    vm.source = SourceState::Wrong(Failure::lasting("auth", "no", "look"));
+    let decision = next(&vm, RULES);
+    assert_eq!((decision.record.phase, decision.steps.len()), (VmPhase::Preflight, 1));
+    vm.record = decision.record;
+    assert_eq!(next(&vm, RULES).steps, []);
+    // Not while a pod is at work.
+    vm.pod = PodState::Running(1);
+    assert_eq!(phase(&vm), VmPhase::Converting);
+}
+
+#[test]
+fn waits_double() {
+    assert_eq!([1, 2, 3, 9].map(|n| delay_s(30, n)), [30, 60, 120, 600]);
+}
+
+/// What may happen beside the controller, or to it.
+#[derive(Debug, Clone, Copy)]
+enum Happens {
+    Time,
+    Volume,
+    PodRuns,
+    PodServes,
+    PodFails(bool),
+    PodVanishes,
+    PodSucceeds,
+    /// The controller is killed after so many steps of this round; its status is written or not.
+    Killed(usize, bool),
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happens>> {
+    let one = prop_oneof![
+        Just(Happens::Time),
+        Just(Happens::Volume),
+        Just(Happens::PodRuns),
+        Just(Happens::PodServes),
+        any::<bool>().prop_map(Happens::PodFails),
+        Just(Happens::PodVanishes),
+        Just(Happens::PodSucceeds),
+        (0..4_usize, any::<bool>()).prop_map(|(n, status)| Happens::Killed(n, status)),
+    ];
+    vec(one, 0..60)
+}
+
+/// A cluster with one VM.
+struct World {
+    seen: Seen,
+    now: i64,
+    pods: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let volumes = vec![VolumeState::Missing; 2];
+        Self { seen: Seen { volumes, ..seen() }, now: 0, pods: 0 }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { now: self.now, ..RULES }
+    }
+
+    fn happens(&mut self, what: Happens) {
+        let pod = self.seen.pod.clone();
+        let attempt = pod.attempt().unwrap_or(0);
+        match (what, pod) {
+            (Happens::Time, _) => self.now += 40,
+            (Happens::Volume, _) => {
+                for volume in &mut self.seen.volumes {
+                    if matches!(volume, VolumeState::Pending(_)) {
+                        *volume = VolumeState::Usable;
+                    }
+                }
+            }
+            (Happens::PodRuns, PodState::Waiting(..)) => self.seen.pod = PodState::Running(attempt),
+            (Happens::PodServes, PodState::Running(_)) => {
+                self.seen.pod = PodState::Serving(attempt);
+            }
+            (Happens::PodFails(passing), PodState::Running(_) | PodState::Serving(_)) => {
+                let failure =
+                    Failure { may_pass: passing, ..Failure::passing("network", "gone", self.now) };
+                self.seen.pod = PodState::Failed(attempt, failure);
+            }
+            (Happens::PodVanishes, _) => self.seen.pod = PodState::Missing,
+            (Happens::PodSucceeds, PodState::Serving(_)) => {
+                self.seen.pod = PodState::Succeeded(attempt, self.now);
+            }
+            _ => {}
+        }
+    }
+
+    /// One step; the checks are what must hold in every world.
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::MakeVolume(n) => self.seen.volumes[*n] = VolumeState::Pending(String::new()),
+            Step::MakePod(attempt) => {
+                prop_assert_eq!(&self.seen.pod, &PodState::Missing, "a second pod");
+                prop_assert!(*attempt <= RULES.retries + 1, "try {}", attempt);
+                prop_assert!(self.seen.volumes.iter().all(|v| *v == VolumeState::Usable));
+                prop_assert_eq!(self.seen.machine, MachineState::Missing);
+                self.pods += 1;
+                self.seen.pod = PodState::Waiting(*attempt, String::new());
+            }
+            Step::MakeMachine => {
+                prop_assert!(matches!(self.seen.pod, PodState::Serving(_)));
+                self.seen.machine = MachineState::Made;
+            }
+            Step::Release => {
+                prop_assert_eq!(self.seen.machine, MachineState::Made, "the result would be lost");
+                self.happens(Happens::PodSucceeds);
+            }
+            Step::DeletePod => {
+                prop_assert!(matches!(
+                    self.seen.pod,
+                    PodState::Failed(..) | PodState::Succeeded(..)
+                ));
+                self.seen.pod = PodState::Missing;
+            }
+            Step::Own(n) => {
+                prop_assert!(
+                    !self.seen.pod.is_active() && self.seen.machine == MachineState::Made
+                        || self.seen.machine == MachineState::HandedOver
+                );
+                self.seen.volumes[*n] = VolumeState::HandedOver;
+            }
+            Step::HandOver => {
+                prop_assert!(!self.seen.pod.is_active(), "the VM would share its volumes");
+                self.seen.machine = MachineState::HandedOver;
+            }
+            Step::Tell(_) => {}
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, steps: usize, status: bool) -> Result<(), TestCaseError> {
+        let decision = next(&self.seen, self.rules());
+        prop_assert_eq!(&decision, &next(&self.seen, self.rules()));
+        for step in decision.steps.iter().take(steps) {
+            self.step(step)?;
+        }
+        if status {
+            self.seen.record = decision.record;
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens, and wherever the controller is killed, the rules hold.
+    #[test]
+    fn killed_anywhere_the_rules_hold(happenings in happenings()) {
+        let mut world = World::new();
+        for what in happenings {
+            match what {
+                Happens::Killed(steps, status) => world.round(steps, status)?,
+                other => {
+                    world.happens(other);
+                    world.round(usize::MAX, true)?;
+                }
+            }
+        }
+        // And when all goes well from now on, it ends.
+        for _ in 0..40 {
+            for good in [Happens::Time, Happens::Volume, Happens::PodRuns, Happens::PodServes] {
+                world.happens(good);
+                world.round(usize::MAX, true)?;
+            }
+        }
+        let phase = world.seen.record.phase;
+        prop_assert!(matches!(phase, VmPhase::Succeeded | VmPhase::Failed), "{:?}", world.seen);
+        if phase == VmPhase::Succeeded {
+            prop_assert_eq!(world.seen.machine, MachineState::HandedOver);
+        }
+        // An end is an end.
+        let end = next(&world.seen, world.rules());
+        prop_assert!(end.steps.is_empty() && end.again_s.is_none());
+    }
+
+    #[test]
+    fn places_are_limited(
+        candidates in vec((any::<bool>(), any::<bool>(), 0..3_u8), 0..12),
+        vms in 1..5_usize, per_host in 1..3_usize,
+    ) {
+        let candidates: Vec<Candidate> = candidates.into_iter().map(|(active, waits, host)| Candidate {
+            active, waits, host: (host > 0).then(|| format!("esx{host}")),
+        }).collect();
+        let places = admit(&candidates, vms, per_host);
+        let has = |wanted: &dyn Fn(&Candidate) -> bool| {
+            candidates.iter().zip(&places).filter(|(c, has)| **has && wanted(c)).count()
+        };
+        let active = candidates.iter().filter(|c| c.active).count();
+        prop_assert!(has(&|_| true) <= vms.max(active));
+        prop_assert_eq!(has(&|c| c.active), active);
+        for host in ["esx1", "esx2"] {
+            let on = |c: &Candidate| c.host.as_deref() == Some(host);
+            let before = candidates.iter().filter(|c| c.active && on(c)).count();
+            prop_assert!(has(&on) <= per_host.max(before));
+        }
+        // Nobody waits beside a free place, unless its host is full.
+        for (candidate, place) in candidates.iter().zip(&places) {
+            if candidate.waits && !candidate.active && !place && has(&|_| true) < vms {
+                prop_assert!(has(&|c| c.host == candidate.host) >= per_host);
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+use super::*;
+use crate::objects;
+use crate::objects::size::Overhead;
+use crate::objects::volume::{Placement, Volume as NewVolume};
+use serde_json::{Value, json};
+
+fn claim(origin: &Origin) -> PersistentVolumeClaim {
+    let placement = Placement::default();
+    let volume = NewVolume { origin, index: 0, disk_bytes: 1, placement: &placement };
+    volume.claim(Overhead::DEFAULT)
+}
+
+fn dynamic(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn volumes() {
+    let origin = objects::origin();
+    assert_eq!(volume_state(&origin, None, None), VolumeState::Missing);
+    let ours = claim(&origin);
+    assert_eq!(volume_state(&origin, Some(&ours), None), VolumeState::Usable);
+    let mut theirs = ours.clone();
+    theirs.metadata.labels = None;
+    assert_eq!(
+        volume_state(&origin, Some(&theirs), None),
+        VolumeState::Foreign("wave1-web01-disk-0".into())
+    );
+    let data_volume = |phase: &str| {
+        dynamic(
+            json!({ "metadata": { "name": "wave1-web01-disk-0" }, "status": { "phase": phase } }),
+        )
+    };
+    // CDI makes the claim, whatever labels it gives it.
+    theirs.metadata.owner_references = Some(vec![serde_json::from_value(json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "name": "wave1-web01-disk-0", "uid": "x",
+    })).unwrap()]);
+    let state = |phase| volume_state(&origin, Some(&theirs), Some(&data_volume(phase)));
+    assert_eq!(state("Succeeded"), VolumeState::Usable);
+    assert!(matches!(state("ImportInProgress"), VolumeState::Pending(_)));
+    let mut owned = ours;
+    owned.metadata.owner_references =
+        Some(vec![serde_json::from_value(objects::vm::owner("web01", "y")).unwrap()]);
+    assert_eq!(volume_state(&origin, Some(&owned), None), VolumeState::HandedOver);
+}
+
+#[test]
+fn machines() {
+    let origin = objects::origin();
+    let vm = |annotations: Value| {
+        dynamic(json!({ "metadata": { "labels": origin.labels(), "annotations": annotations } }))
+    };
+    let of = |vm: &DynamicObject| machine_state(&origin, Some(vm));
+    assert_eq!(of(&vm(json!({ ANNOTATION_PENDING: "Halted" }))), MachineState::Made);
+    assert_eq!(of(&vm(json!({}))), MachineState::HandedOver);
+    assert_eq!(of(&dynamic(json!({ "metadata": {} }))), MachineState::Foreign);
+}
+
+#[tokio::test]
+async fn pods() {
+    let origin = objects::origin();
+    let state = async |status: Value| {
+        let mut labels = origin.labels();
+        labels.insert(LABEL_ATTEMPT.to_owned(), "3".to_owned());
+        let pod = json!({ "metadata": { "labels": labels }, "status": status });
+        pod_state(&origin, Some(&serde_json::from_value(pod).unwrap()), 9).await
+    };
+    let unscheduled = json!({ "phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node",
+    }] });
+    assert_eq!(state(unscheduled).await, PodState::Waiting(3, "Unschedulable: no node".into()));
+    assert_eq!(state(json!({ "phase": "Running" })).await, PodState::Running(3));
+    assert_eq!(state(json!({ "phase": "Succeeded" })).await, PodState::Succeeded(3, 9));
+    assert!(matches!(state(json!({ "phase": "Failed" })).await, PodState::Failed(3, _)));
+    assert_eq!(pod_state(&origin, None, 0).await, PodState::Missing);
+}

@@ -1,0 +1,359 @@
+//! One round for one Plan: look, decide, do, write down.
+
+use super::act::{self, Subject};
+use super::cluster::{self, Asked, find};
+use super::decide::{self, Candidate, Decision, PodState, Rules, Seen, SourceState};
+use super::failure::Failure;
+use super::guest::{self, Guest};
+use super::observe::{self, Objects, Volume};
+use super::{Context, admission, deleted, pod_http, source, status};
+use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
+use crate::api::provider::{Provider, SourceKind};
+use crate::objects::Origin;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keeps a Plan until what it made is cleaned up.
+pub const FINALIZER: &str = "conversion.v2v-pod.dev/cleanup";
+/// On a namespace: from which others Plans may make VMs in it; names with commas, or `*`.
+pub const ANNOTATION_ACCEPTS: &str = "conversion.v2v-pod.dev/accept-plans-from";
+/// Seconds until a step that failed is done again.
+const AFTER_ERROR: u64 = 5;
+
+/// One round.
+pub async fn reconcile(plan: Arc<Plan>, context: Arc<Context>) -> Result<Action, cluster::Error> {
+    let (Some(namespace), name) = (plan.namespace(), plan.name_any()) else {
+        return Ok(Action::await_change());
+    };
+    // The watch may be behind our own last write, and nothing is remembered here.
+    let plans = context.cluster.plans(&namespace);
+    let Some(plan) = find(&plans, &name, "Plan").await? else { return Ok(Action::await_change()) };
+    if plan.metadata.deletion_timestamp.is_some() {
+        return deleted::clean_up(&context, &plan).await;
+    }
+    if !plan.finalizers().iter().any(|f| f == FINALIZER) {
+        let mut all = plan.finalizers().to_vec();
+        all.push(FINALIZER.to_owned());
+        set_finalizers(&context, &plan, &all).await?;
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    let vms = statuses(&plan);
+    let is_done = |vm: &VmStatus| matches!(vm.phase, VmPhase::Succeeded | VmPhase::Failed);
+    if vms.iter().all(is_done) && plan.status.as_ref().is_some_and(|s| s.end_time.is_some()) {
+        return Ok(Action::await_change());
+    }
+    match round(&context, &plan, vms).await {
+        Ok(action) => Ok(action),
+        Err(error) => {
+            // Such as a namespace that does not admit the controller: only a person can mend it.
+            let mut new = plan.status.clone().unwrap_or_default();
+            new.message = Some(said(&error));
+            status::write(&context.cluster, &plan, &new).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Looks at everything, and goes on.
+async fn round(
+    context: &Context,
+    plan: &Plan,
+    vms: Vec<VmStatus>,
+) -> Result<Action, cluster::Error> {
+    let namespace = plan.namespace().unwrap_or_default();
+    let provider_name = &plan.spec.provider_ref.name;
+    let providers = context.cluster.providers(&namespace);
+    let provider = find(&providers, provider_name, "Provider").await?;
+    let target = plan.target_namespace().unwrap_or_default();
+    let uid = plan.uid().unwrap_or_default();
+    let objects = match admission::objects(&context.cluster, plan, &target, &uid).await? {
+        Ok(objects) => objects,
+        Err(later) => return Ok(later),
+    };
+    let obstacle = obstacle(context, plan, &target, provider.as_ref()).await?;
+    let mut rounds = Vec::new();
+    for (vm, status) in plan.spec.vms.iter().zip(vms) {
+        let Some(origin) = guest::origin(plan, vm) else { continue };
+        let view = Survey { context, plan, objects: &objects, obstacle: &obstacle };
+        rounds.push(view.look(provider.as_ref(), vm, origin, status).await?);
+    }
+    go(context, plan, provider.as_ref(), rounds).await
+}
+
+/// What stands in the way of every VM of the Plan.
+async fn obstacle(
+    context: &Context,
+    plan: &Plan,
+    target: &str,
+    provider: Option<&Provider>,
+) -> Result<Option<Failure>, cluster::Error> {
+    let own = plan.namespace().unwrap_or_default();
+    if provider.is_none() {
+        let message =
+            format!("there is no Provider {} in namespace {own}", plan.spec.provider_ref.name);
+        return Ok(Some(Failure::lasting(
+            "not-found",
+            message,
+            "make it, or correct spec.providerRef",
+        )));
+    }
+    if !context.cluster.has("kubevirt.io/v1", "virtualmachines").await? {
+        let message = "the cluster has no VirtualMachines of kubevirt.io/v1";
+        return Ok(Some(Failure::lasting("config", message, "install KubeVirt")));
+    }
+    if target == own {
+        return Ok(None);
+    }
+    // Whoever may make Plans here must not reach into any other namespace through us.
+    let namespaces: Api<Namespace> = Api::all(context.cluster.client.clone());
+    let found = find(&namespaces, target, "namespace").await?;
+    let accepts = found.as_ref().and_then(|n| n.annotations().get(ANNOTATION_ACCEPTS));
+    let accepts =
+        accepts.is_some_and(|a| a.split(',').any(|n| [own.as_str(), "*"].contains(&n.trim())));
+    let secret = provider.and_then(guest::secret);
+    if let (true, Some(name)) = (accepts, secret) {
+        let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), target);
+        if find(&secrets, &name, "Secret").await?.is_none() {
+            let message = format!("the pod needs the Secret {name} in namespace {target} as well");
+            return Ok(Some(Failure::lasting("config", message, "copy it there")));
+        }
+    }
+    Ok((!accepts).then(|| {
+        let message = format!("namespace {target} takes no Plans from namespace {own}");
+        let advice = format!(
+            "annotate it with {ANNOTATION_ACCEPTS}={own}, or leave out spec.targetNamespace"
+        );
+        Failure::lasting("config", message, &advice)
+    }))
+}
+
+/// The status of each VM of the Plan, in its order.
+fn statuses(plan: &Plan) -> Vec<VmStatus> {
+    let known = plan.status.as_ref().map(|s| s.vms.as_slice()).unwrap_or_default();
+    let of = |vm: &PlanVm| {
+        let name = vm.target_name().unwrap_or_default();
+        let status = known.iter().find(|status| status.name == name).cloned();
+        status.unwrap_or_else(|| VmStatus { name: name.to_owned(), ..VmStatus::default() })
+    };
+    plan.spec.vms.iter().map(of).collect()
+}
+
+/// One VM in this round.
+struct Round {
+    origin: Origin,
+    status: VmStatus,
+    seen: Seen,
+    guest: Option<Guest>,
+    volumes: Vec<Volume>,
+    pod: Option<Pod>,
+    machine: Option<DynamicObject>,
+    progress: Option<pod_http::Progress>,
+}
+
+struct Survey<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    objects: &'a Objects,
+    obstacle: &'a Option<Failure>,
+}
+
+impl Survey<'_> {
+    async fn look(
+        &self,
+        provider: Option<&Provider>,
+        vm: &PlanVm,
+        origin: Origin,
+        mut status: VmStatus,
+    ) -> Result<Round, cluster::Error> {
+        let cluster = &self.context.cluster;
+        let record = status::record(&status);
+        let is_done = matches!(record.phase, VmPhase::Succeeded | VmPhase::Failed);
+        let pod = find(&cluster.pods(&origin.namespace), &origin.pod_name(), "pod").await?;
+        let now = Timestamp::now().as_second();
+        let pod_state = if is_done {
+            PodState::Missing
+        } else {
+            observe::pod_state(&origin, pod.as_ref(), now).await
+        };
+        let machines = cluster.machines(&origin.namespace);
+        let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
+        let machine_state = observe::machine_state(&origin, machine.as_ref());
+        let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+        let (source, guest) = match (self.obstacle, provider) {
+            _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
+            (None, Some(provider)) => {
+                source::look(self.context, self.plan, provider, vm, &recorded).await?
+            }
+            (Some(failure), _) => (SourceState::Wrong(failure.clone()), None),
+            (None, None) => (SourceState::Looking("the Provider is read".to_owned()), None),
+        };
+        if let Some(guest) = &guest {
+            let sizes: Vec<u64> = guest.disks.iter().map(|d| d.bytes).collect();
+            status::with_disks(&mut status, &sizes, |index| origin.claim_name(index));
+            status.host.clone_from(&guest.host);
+        }
+        let count = guest.as_ref().map_or(0, |g| g.disks.len());
+        let count = count.max(status.disks.len()).max(self.objects.volumes_of(&origin.vm));
+        let (mut volumes, mut states) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (volume, state) = observe::volume(cluster, self.objects, &origin, index).await?;
+            volumes.push(volume);
+            states.push(state);
+        }
+        let progress = match (&pod_state, &pod) {
+            (PodState::Running(_), Some(pod)) => observe::progress(pod).await,
+            _ => None,
+        };
+        if let Some(progress) = &progress {
+            status::with_progress(&mut status, progress);
+        }
+        let seen = Seen {
+            record,
+            admitted: false,
+            source,
+            volumes: states,
+            pod: pod_state,
+            machine: machine_state,
+        };
+        Ok(Round { origin, status, seen, guest, volumes, pod, machine, progress })
+    }
+}
+
+impl Round {
+    fn candidate(&self, now: i64) -> Candidate {
+        let record = &self.seen.record;
+        let done = matches!(record.phase, VmPhase::Succeeded | VmPhase::Failed);
+        Candidate {
+            active: !done && self.seen.pod.is_active(),
+            waits: !done
+                && self.seen.pod == PodState::Missing
+                && self.seen.source == SourceState::Known
+                && record.retry_at.is_none_or(|at| at <= now),
+            host: self.status.host.clone(),
+        }
+    }
+}
+
+/// Decides for all VMs, does it, and writes the status.
+async fn go(
+    context: &Context,
+    plan: &Plan,
+    provider: Option<&Provider>,
+    mut rounds: Vec<Round>,
+) -> Result<Action, cluster::Error> {
+    let now = Timestamp::now();
+    let limits = &plan.spec.limits;
+    let candidates: Vec<Candidate> = rounds.iter().map(|r| r.candidate(now.as_second())).collect();
+    let places = decide::admit(&candidates, limits.vms as usize, limits.per_host as usize);
+    let rules = Rules {
+        retries: plan.spec.retries,
+        retry_delay_s: context.retry_delay_s,
+        now: now.as_second(),
+    };
+    let mut decisions: Vec<Decision> = Vec::new();
+    for (round, admitted) in rounds.iter_mut().zip(places) {
+        round.seen.admitted = admitted;
+        let mut decision = decide::next(&round.seen, rules);
+        if let (Some(progress), VmPhase::Converting) = (&round.progress, decision.record.phase) {
+            let phase = progress.phase.as_deref().unwrap_or("begins");
+            decision.record.message = Some(format!("the pod is in phase {phase}"));
+        }
+        decisions.push(decision);
+    }
+    let written = |decisions: &[Decision]| {
+        let vms = rounds.iter().zip(decisions);
+        let vms = vms.map(|(round, d)| status::with_record(&round.status, &d.record, now));
+        status::summary(plan, vms.collect(), now)
+    };
+    let before = written(&decisions);
+    if plan.status.as_ref().and_then(|s| s.start_time.as_ref()) != before.start_time.as_ref() {
+        // From here on the spec is fixed; so before the first object is made.
+        status::write(&context.cluster, plan, &before).await?;
+    }
+    for (round, decision) in rounds.iter().zip(&mut decisions) {
+        if let Err(error) = steps(context, plan, provider, round, decision).await {
+            tracing::warn!(
+                plan = plan.name_any(),
+                vm = round.origin.vm,
+                error = said(&error),
+                "a step failed"
+            );
+            decision.record.message = Some(said(&error));
+            if !matches!(decision.record.phase, VmPhase::CreatingVm) {
+                decision.record.phase = round.seen.record.phase;
+            }
+            decision.again_s = Some(AFTER_ERROR);
+        }
+    }
+    status::write(&context.cluster, plan, &written(&decisions)).await?;
+    let again = decisions.iter().filter_map(|d| d.again_s).min();
+    Ok(again.map_or_else(Action::await_change, |s| Action::requeue(Duration::from_secs(s))))
+}
+
+async fn steps(
+    context: &Context,
+    plan: &Plan,
+    provider: Option<&Provider>,
+    round: &Round,
+    decision: &Decision,
+) -> Result<(), act::Error> {
+    let subject = Subject {
+        plan,
+        provider,
+        origin: &round.origin,
+        guest: round.guest.as_ref(),
+        volumes: &round.volumes,
+        pod: round.pod.as_ref(),
+        machine: round.machine.as_ref(),
+    };
+    for step in &decision.steps {
+        tracing::info!(plan = plan.name_any(), vm = round.origin.vm, step = ?step, "step");
+        subject.step(context, step).await?;
+    }
+    // The sizes are in the status that this round began with.
+    let measured = provider.is_some_and(|p| p.spec.kind == SourceKind::Disk)
+        && plan.status.as_ref().is_some_and(|s| {
+            s.vms.iter().any(|v| v.name == round.origin.vm && !v.disks.is_empty())
+        });
+    if measured && matches!(decision.record.phase, VmPhase::Pending | VmPhase::Volumes) {
+        source::forget(context, &round.origin).await?;
+    }
+    Ok(())
+}
+
+/// An error with its causes.
+pub(super) fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+pub(super) async fn set_finalizers(
+    context: &Context,
+    plan: &Plan,
+    all: &[String],
+) -> Result<(), cluster::Error> {
+    let (name, namespace) = (plan.name_any(), plan.namespace().unwrap_or_default());
+    let patch = json!({
+        "metadata": { "resourceVersion": plan.resource_version(), "finalizers": all },
+    });
+    let plans = context.cluster.plans(&namespace);
+    plans
+        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .asked(format!("changing the finalizers of Plan {namespace}/{name}"))?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Finds a VM at its source, as far as that can be done from here.
+
+use super::cluster::{Error, create, delete, find};
+use super::decide::SourceState;
+use super::failure::Failure;
+use super::guest::{self, Guest};
+use super::{Context, measure, vsphere};
+use crate::api::plan::{Plan, PlanVm};
+use crate::api::provider::{Provider, SourceKind};
+use crate::objects::Origin;
+use crate::objects::pod::Conversion;
+use crate::objects::source::{FilePath, Source};
+use crate::objects::vm::Facts;
+
+/// What is known of a VM. `recorded` are the sizes that the status has from an earlier look.
+pub async fn look(
+    context: &Context,
+    plan: &Plan,
+    provider: &Provider,
+    vm: &PlanVm,
+    recorded: &[u64],
+) -> Result<(SourceState, Option<Guest>), Error> {
+    let wrong = |failure: Failure| Ok((SourceState::Wrong(failure), None));
+    let Some(origin) = guest::origin(plan, vm) else {
+        return wrong(Failure::lasting("config", "the VM has no name", "give it a targetName"));
+    };
+    let found = match provider.spec.kind {
+        SourceKind::Disk => disks(context, plan, provider, vm, &origin, recorded).await?,
+        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm).await?.map(Some),
+        SourceKind::Ova | SourceKind::Xen => Err(not_yet(provider.spec.kind)),
+    };
+    Ok(match found {
+        Ok(Some(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {
+            None => (SourceState::Known, Some(guest)),
+            Some(failure) => (SourceState::Wrong(failure), None),
+        },
+        Ok(None) => (SourceState::Looking("the disks are measured".to_owned()), None),
+        Err(failure) => (SourceState::Wrong(failure), None),
+    })
+}
+
+/// What this version cannot find out.
+fn not_yet(kind: SourceKind) -> Failure {
+    let message = format!(
+        "the disks of a VM of a Provider of type {} cannot be found out by this version",
+        guest::word(&kind)
+    );
+    Failure::lasting(
+        "config",
+        message,
+        "run the pod by hand (docs/operations.md), or use the type disk",
+    )
+}
+
+type Found = Result<Option<Guest>, Failure>;
+
+/// Images on a volume, which only a pod can see.
+async fn disks(
+    context: &Context,
+    plan: &Plan,
+    provider: &Provider,
+    vm: &PlanVm,
+    origin: &Origin,
+    recorded: &[u64],
+) -> Result<Found, Error> {
+    let pods = context.cluster.pods(&origin.namespace);
+    let name = measure::pod_name(origin);
+    if !recorded.is_empty() {
+        return Ok(guest::of_disks(provider, vm, recorded).map(Some));
+    }
+    let pod = find(&pods, &name, "pod").await?;
+    if let Some(pod) = pod {
+        if !origin.made(pod.metadata.labels.as_ref()) {
+            let message = format!("a pod {name} is there already and was not made by this Plan");
+            return Ok(Err(Failure::lasting("config", message, "delete it")));
+        }
+        return Ok(match measure::sizes(&pod) {
+            None => Ok(None),
+            Some(Ok(sizes)) => guest::of_disks(provider, vm, &sizes).map(Some),
+            Some(Err(failure)) => Err(failure),
+        });
+    }
+    let (paths, claim) = match (guest::paths(vm), guest::source_claim(provider)) {
+        (Ok(paths), Ok(claim)) => (paths, claim),
+        (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
+    };
+    let inside: Vec<String> = paths.iter().map(FilePath::in_pod).collect();
+    let source = Source::Disk { claim, paths, name: String::new() };
+    let conversion = Conversion {
+        origin,
+        attempt: 1,
+        image: context.image(plan),
+        source: &source,
+        secret: None,
+        disks: &[],
+        vddk_image: None,
+        kvm: false,
+        resources: plan.spec.resources.as_ref(),
+        facts: &Facts::default(),
+    };
+    create(&pods, &measure::pod(&conversion, &inside), "pod").await?;
+    Ok(Ok(None))
+}
+
+/// Removes what was needed for looking, once the sizes are in the status.
+pub async fn forget(context: &Context, origin: &Origin) -> Result<(), Error> {
+    let pods = context.cluster.pods(&origin.namespace);
+    let pod = find(&pods, &measure::pod_name(origin), "pod").await?;
+    match pod.filter(|pod| origin.made(pod.metadata.labels.as_ref())) {
+        Some(pod) => delete(&pods, &pod, "pod").await,
+        None => Ok(()),
+    }
+}

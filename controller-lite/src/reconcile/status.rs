@@ -1,0 +1,175 @@
+//! The Plan's status: what it remembers of a VM, and how it is written. Pure but for the writing.
+
+use super::cluster::{Asked, Cluster, Error};
+use super::decide::Record;
+use super::pod_http::Progress;
+use crate::api::plan::{DiskStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
+use crate::objects::{GROUP, MANAGER};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+/// The longest message.
+const MESSAGE_MAX: usize = 1024;
+
+/// What the status remembers.
+pub fn record(status: &VmStatus) -> Record {
+    Record {
+        phase: status.phase,
+        attempts: status.attempts,
+        retry_at: status.retry_time.as_ref().map(|time| time.0.as_second()),
+        class: status.class.clone(),
+        message: status.message.clone(),
+    }
+}
+
+/// The status with what was decided.
+pub fn with_record(status: &VmStatus, record: &Record, now: Timestamp) -> VmStatus {
+    let mut new = status.clone();
+    new.phase = record.phase;
+    new.attempts = record.attempts;
+    new.class.clone_from(&record.class);
+    new.message = record.message.as_deref().map(cut);
+    new.retry_time = record.retry_at.and_then(|at| Timestamp::from_second(at).ok()).map(Time);
+    let begun = !matches!(record.phase, VmPhase::Pending | VmPhase::Preflight);
+    if begun && new.start_time.is_none() {
+        new.start_time = Some(Time(now));
+    }
+    let ended = matches!(record.phase, VmPhase::Succeeded | VmPhase::Failed);
+    new.end_time = ended.then(|| new.end_time.take().unwrap_or(Time(now)));
+    if record.phase == VmPhase::Succeeded {
+        for disk in &mut new.disks {
+            (disk.copied, disk.rate) = (disk.bytes, None);
+        }
+    }
+    new
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MESSAGE_MAX).collect()
+}
+
+/// The disks, as soon as they are known.
+pub fn with_disks(status: &mut VmStatus, sizes: &[u64], claim: impl Fn(usize) -> String) {
+    for (number, bytes) in sizes.iter().enumerate() {
+        let index = u32::try_from(number).unwrap_or(u32::MAX);
+        match status.disks.iter_mut().find(|d| d.index == index) {
+            Some(disk) => disk.bytes = Some(*bytes),
+            None => status.disks.push(DiskStatus {
+                index,
+                claim_name: Some(claim(number)),
+                bytes: Some(*bytes),
+                ..DiskStatus::default()
+            }),
+        }
+    }
+}
+
+/// How far the copy is.
+pub fn with_progress(status: &mut VmStatus, progress: &Progress) {
+    for (disk, now) in status.disks.iter_mut().zip(&progress.disks) {
+        disk.copied = Some(now.done_bytes);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rate = now.rate_bytes_per_second.clamp(0.0, 1e15) as u64;
+        let is_done = disk.bytes.is_some_and(|bytes| now.done_bytes >= bytes);
+        disk.rate = Some(rate).filter(|rate| *rate > 0 && !is_done);
+    }
+}
+
+/// The Plan's own lines, from its VMs.
+pub fn summary(plan: &Plan, vms: Vec<VmStatus>, now: Timestamp) -> PlanStatus {
+    let old = plan.status.clone().unwrap_or_default();
+    let count = |wanted: VmPhase| vms.iter().filter(|vm| vm.phase == wanted).count();
+    let (succeeded, failed) = (count(VmPhase::Succeeded), count(VmPhase::Failed));
+    let begun = vms.iter().any(|vm| vm.start_time.is_some());
+    let phase = match () {
+        () if succeeded == vms.len() => PlanPhase::Succeeded,
+        () if succeeded + failed == vms.len() => PlanPhase::Failed,
+        () if begun => PlanPhase::Running,
+        () => PlanPhase::Pending,
+    };
+    let waiting = vms.iter().find(|vm| vm.phase == VmPhase::Preflight && vm.class.is_some());
+    let message = match phase {
+        PlanPhase::Succeeded => "all VMs are converted".to_owned(),
+        PlanPhase::Failed => format!("{failed} of {} VMs failed; see status.vms", vms.len()),
+        PlanPhase::Running | PlanPhase::Pending => match waiting {
+            Some(vm) => format!("{}: {}", vm.name, vm.message.as_deref().unwrap_or_default()),
+            None => format!("{} of {} VMs are done", succeeded + failed, vms.len()),
+        },
+    };
+    let ended = matches!(phase, PlanPhase::Succeeded | PlanPhase::Failed);
+    let number = |n: usize| u32::try_from(n).ok();
+    PlanStatus {
+        phase: Some(phase),
+        message: Some(cut(&message)),
+        observed_generation: plan.metadata.generation,
+        start_time: old.start_time.or_else(|| begun.then_some(Time(now))),
+        end_time: ended.then(|| old.end_time.unwrap_or(Time(now))),
+        total: number(vms.len()),
+        succeeded: number(succeeded),
+        failed: number(failed),
+        vms,
+        ..old
+    }
+}
+
+/// Writes it, unless it says the same as before.
+pub async fn write(cluster: &Cluster, plan: &Plan, status: &PlanStatus) -> Result<(), Error> {
+    if plan.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let (name, namespace) = (plan.name_any(), plan.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"),
+        "kind": "Plan",
+        "metadata": { "name": name },
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let plans = cluster.plans(&namespace);
+    plans
+        .patch_status(&name, &params, &Patch::Apply(patch))
+        .await
+        .asked(format!("writing the status of Plan {namespace}/{name}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: VmPhase) -> VmStatus {
+        let record = Record { phase, ..Record::default() };
+        with_record(&VmStatus::default(), &record, Timestamp::UNIX_EPOCH)
+    }
+
+    fn phase(vms: &[VmPhase]) -> Option<PlanPhase> {
+        let vms = vms.iter().map(|phase| status(*phase)).collect();
+        summary(&Plan::new("p", crate::api::PlanSpec::default()), vms, Timestamp::UNIX_EPOCH).phase
+    }
+
+    #[test]
+    fn a_plan_is_what_its_vms_are() {
+        use VmPhase::{Converting, Failed, Pending, Preflight, Succeeded};
+        assert_eq!(phase(&[Pending, Preflight]), Some(PlanPhase::Pending));
+        assert_eq!(phase(&[Pending, Converting]), Some(PlanPhase::Running));
+        assert_eq!(phase(&[Pending, Succeeded]), Some(PlanPhase::Running));
+        assert_eq!(phase(&[Succeeded, Succeeded]), Some(PlanPhase::Succeeded));
+        assert_eq!(phase(&[Failed, Succeeded]), Some(PlanPhase::Failed));
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let record = Record {
+            phase: VmPhase::Retrying,
+            attempts: 2,
+            retry_at: Some(1000),
+            class: Some("network".into()),
+            message: Some("x".into()),
+        };
+        let status = with_record(&VmStatus::default(), &record, Timestamp::UNIX_EPOCH);
+        assert_eq!(super::record(&status), record);
+    }
+}

@@ -1,0 +1,12 @@
+//! The controller on a real API server. What runs beside it in a cluster (kubelet, CDI) the tests
+//! do themselves, with `kubectl`; `podman` runs the pod that the controller made for real.
+
+// Helpers of tests are not seen as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod lab;
+mod leader;
+mod podman;
+mod story;
+mod strict;
+mod trouble;
