@@ -1,6 +1,7 @@
 use super::*;
 use crate::rundir::RunDir;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process::Command;
 
 /// A folder with images made by the real qemu-img, and a toolbox that finds it.
@@ -138,7 +139,7 @@ fn only_layers_are_counted_as_layers() {
         .to_owned();
     for n in 0..EXTENTS {
         std::fs::write(images.path(&format!("f{n}")), [0; 512]).unwrap();
-        text.push_str(&format!("RW 1 FLAT \"f{n}\" 0\n"));
+        writeln!(text, "RW 1 FLAT \"f{n}\" 0").unwrap();
     }
     std::fs::write(images.path("top.vmdk"), text).unwrap();
     images.create(&["-f", "vmdk", "base.vmdk", "4M"]);
