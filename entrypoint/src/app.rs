@@ -51,7 +51,11 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
             printed(vddk::command::run(&args).await)
         }
         Ok(Invocation::Command(Command::Bench(BenchCommand::Transports(args)))) => {
-            printed(bench::run(&args, &env).await)
+            let result = bench::run(&args, &env).await;
+            if let Ok((_, Some(failure))) = &result {
+                report_failure(failure);
+            }
+            printed(result)
         }
         Ok(Invocation::Pod(flags)) => pod_mode(&flags, env).await,
     }

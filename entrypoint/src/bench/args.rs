@@ -20,7 +20,8 @@ of virt-v2v, and copies them with nbdcopy and with v2v-pod copy: all four in tur
 at once. The VM must be off and have no snapshots; it is only read.
 
 The copies go nowhere (null:), so that the target costs nothing; with --scratch they go to files in
-a folder, are flushed, compared with each other, and removed.
+a private folder there, are flushed, and removed; those of the first round of each row are compared
+with each other. If a measurement fails, what was measured before is reported all the same.
 
 Each disk is read whole, once for each round and competitor: a disk of 100 GiB in 3 rounds is read
 12 times. Choose a small one with --disk. The network is yours as it is: the round trip is measured

@@ -5,7 +5,7 @@ use super::lines::{self, Files, Server};
 use super::report::Spread;
 use super::vm::{self, Vm};
 use crate::failure::{Class, Failure};
-use crate::preflight::{self, Report as Findings};
+use crate::preflight::{self, Report as Findings, Verdict};
 use crate::rundir::RunDir;
 use crate::secret;
 use crate::toolbox::Toolbox;
@@ -118,13 +118,25 @@ pub async fn describe(
     if let Some(failure) = findings.failure() {
         return Err(failure);
     }
-    let name = found.as_ref().map_or(args.vm.as_str(), |vm| vm.uuid.as_str());
-    let said = Virsh::new(&login(), toolbox, run.path())?.ask(&["dumpxml", "--domain", name]).await;
+    let Some(found) = found else { return Err(not_found(&args.vm, &findings)) };
+    let virsh = Virsh::new(&login(), toolbox, run.path())?;
+    let said = virsh.ask(&["dumpxml", "--domain", &found.uuid]).await;
     let said = said.map_err(|failure| Failure {
         message: format!("cannot read the VM {}: {}", args.vm, failure.message),
         ..failure
     })?;
     vm::parse(virsh::document(&said), &args.vm)
+}
+
+/// A conversion may go on without it, a measurement not: the name could be that of another VM, or of one that runs.
+fn not_found(vm: &str, findings: &Findings) -> Failure {
+    let why = findings.findings.iter().rev().find(|f| f.verdict == Verdict::Note);
+    let why = why.map_or("the server lists no VMs", |note| note.message.as_str());
+    Failure::new(
+        Class::NotFound,
+        format!("the VM {vm} was not found, so nothing is measured: {why}"),
+    )
+    .advise("check --url, the rights of its user, and that the server answers `virsh list --all`")
 }
 
 /// How many disks are copied at once, row by row.
@@ -184,4 +196,20 @@ fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_that_was_not_looked_for_is_not_measured() {
+        let mut findings = Findings::default();
+        let failure = not_found("web", &findings);
+        assert!(failure.message.contains("web was not found"), "{failure}");
+        assert!(failure.message.ends_with("the server lists no VMs"), "{failure}");
+        findings.note("trust", "an older note", "none");
+        findings.note("source", "virsh list gave no answer", "none");
+        assert!(not_found("web", &findings).message.ends_with("virsh list gave no answer"));
+    }
 }

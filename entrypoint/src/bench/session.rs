@@ -38,7 +38,8 @@ pub struct Session {
     server: Server,
     vm: Vm,
     disks: Vec<String>,
-    scratch: Option<PathBuf>,
+    /// Private, in the user's folder: nobody can put a link to another file there.
+    scratch: Option<RunDir>,
     facts: Report,
     /// Of each disk, once it was seen.
     sizes: RefCell<BTreeMap<usize, u64>>,
@@ -94,13 +95,18 @@ impl Session {
             server,
             vm,
             disks,
-            scratch: args.scratch.clone(),
+            scratch: args.scratch.as_deref().map(private_folder).transpose()?,
             facts: Report::default(),
             sizes: RefCell::default(),
             digests: RefCell::default(),
         };
         session.facts = session.describe(args, &access, vddk.as_ref(), &endpoint).await?;
         Ok(session)
+    }
+
+    /// Where the copies go.
+    fn scratch(&self) -> Option<PathBuf> {
+        self.scratch.as_ref().map(RunDir::tmp)
     }
 
     /// The report without measurements.
@@ -121,7 +127,8 @@ impl Session {
         let servers = (0..count)
             .map(|n| self.server_line(competitor.transport, n))
             .collect::<Result<Vec<_>, _>>()?;
-        let copies = lines::copies(competitor.copier, &self.files, self.scratch.as_deref(), count);
+        let copies =
+            lines::copies(competitor.copier, &self.files, self.scratch().as_deref(), count);
         let program = self.copier(competitor.copier)?;
         let copies: Vec<Line> =
             copies.into_iter().map(|args| Line { program: program.clone(), args }).collect();
@@ -187,9 +194,9 @@ impl Session {
 
     /// Only the server has the disks: every copy must be as the first one.
     async fn compare(&self, count: usize) -> Result<(), Failure> {
-        let Some(dir) = &self.scratch else { return Ok(()) };
+        let Some(dir) = self.scratch() else { return Ok(()) };
         for number in 0..count {
-            let path = PathBuf::from(lines::target(Some(dir), number));
+            let path = PathBuf::from(lines::target(Some(&dir), number));
             let shown = path.display().to_string();
             let digest = tokio::task::spawn_blocking(move || digest(&path)).await;
             let digest = digest
@@ -211,8 +218,8 @@ impl Session {
     fn clear(&self) {
         for number in 0..self.disks.len() {
             let mut left = vec![self.files.socket(number), self.files.pidfile(number)];
-            if let Some(dir) = &self.scratch {
-                let target = lines::target(Some(dir), number);
+            if let Some(dir) = self.scratch() {
+                let target = lines::target(Some(&dir), number);
                 left.extend([format!("{target}.v2v-journal").into(), target.into()]);
             }
             for path in left {
@@ -241,7 +248,7 @@ impl Session {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         versions.push(("cores", cores.to_string()));
         let trip = round_trip(endpoint).await?;
-        let target = self.scratch.as_ref().map_or("null:".to_owned(), |d| d.display().to_string());
+        let target = args.scratch.as_ref().map_or("null:".to_owned(), |d| d.display().to_string());
         let settings: Vec<(&'static str, Value)> = vec![
             ("url", access.url.clone().into()),
             ("trust", access.trust.into()),
@@ -259,7 +266,7 @@ impl Session {
             commands.push((format!("{way} server"), shown(&self.server_line(way, 0)?.line)));
         }
         for tool in [Tool::Nbdcopy, Tool::V2vPod].into_iter().filter(|t| args.copiers.contains(t)) {
-            let copies = lines::copies(tool, &self.files, self.scratch.as_deref(), 1);
+            let copies = lines::copies(tool, &self.files, self.scratch().as_deref(), 1);
             let program = self.copier(tool)?;
             commands.extend(copies.into_iter().map(|args| {
                 (format!("{tool} copies"), shown(&Line { program: program.clone(), args }))
@@ -267,6 +274,15 @@ impl Session {
         }
         Ok(Report { versions, settings, commands, samples: Vec::new() })
     }
+}
+
+/// The tools run in another folder than the user, so its path is a whole one.
+fn private_folder(scratch: &Path) -> Result<RunDir, Failure> {
+    let made = scratch.canonicalize().and_then(|dir| RunDir::create(&dir));
+    made.map_err(|e| {
+        let message = format!("cannot make a folder in --scratch {}: {e}", scratch.display());
+        Failure::new(Class::Config, message).advise("name a folder that you can write into")
+    })
 }
 
 impl Drop for Session {
@@ -291,5 +307,28 @@ fn digest(path: &Path) -> io::Result<Vec<u8>> {
             return Ok(hash.finalize().to_vec());
         }
         hash.update(&buffer[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn copies_go_where_nobody_else_can_put_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = private_folder(dir.path()).unwrap();
+        let target = PathBuf::from(lines::target(Some(&scratch.tmp()), 0));
+        let own = scratch.path().to_owned();
+        assert!(
+            target.starts_with(&own) && own.parent() == dir.path().canonicalize().ok().as_deref()
+        );
+        assert_eq!(own.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(target, "copy").unwrap();
+        drop(scratch);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let message = private_folder(Path::new("/nonexistent/x")).unwrap_err().message;
+        assert!(message.contains("/nonexistent/x"), "{message}");
     }
 }

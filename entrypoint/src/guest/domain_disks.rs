@@ -72,6 +72,23 @@ pub fn parse_disks(xml: &str) -> Result<Vec<DomainDisk>, DomainDisksError> {
     if disks.is_empty() { Err(DomainDisksError::None) } else { Ok(disks) }
 }
 
+/// Every path that a disk of the domain mentions, its backing files and removable media too; for domains whose disks are not
+/// all understood.
+pub fn disk_paths(xml: &str) -> Vec<PathBuf> {
+    let Ok(document) = Document::parse(xml) else { return Vec::new() };
+    let of_disk = document.descendants().filter(|n| n.has_tag_name("disk"));
+    let sources = of_disk.flat_map(|d| d.descendants().filter(|n| n.has_tag_name("source")));
+    let path = |n: Node<'_, '_>| n.attribute("file").or(n.attribute("dev")).map(PathBuf::from);
+    sources.filter_map(path).collect()
+}
+
+/// Whether it is the domain with that name or UUID.
+pub fn is_named(xml: &str, name: &str) -> bool {
+    let Ok(document) = Document::parse(xml) else { return false };
+    let text = |tag| child(document.root_element(), tag).and_then(|n| n.text()).map(str::trim);
+    text("name") == Some(name.trim()) || text("uuid").is_some_and(|u| u.eq_ignore_ascii_case(name))
+}
+
 fn disk(disk: Node<'_, '_>) -> Result<DomainDisk, DomainDisksError> {
     let target = child(disk, "target")
         .and_then(|t| t.attribute("dev"))
@@ -169,10 +186,23 @@ mod tests {
         assert!(parse_disks("<domain>").is_err());
     }
 
+    #[test]
+    fn every_path_of_a_disk_is_seen() {
+        let xml = domain(
+            "<disk type='volume'><source pool='p' volume='v'/></disk>\
+             <disk><source file='/a'/><backingStore><source dev='/dev/b'/><backingStore/></backingStore></disk>\
+             <filesystem><source dir='/c'/></filesystem>",
+        );
+        assert_eq!(disk_paths(&xml), [PathBuf::from("/a"), PathBuf::from("/dev/b")]);
+        assert!(is_named(&xml, "x") && !is_named(&xml, "1") && !is_named("", ""));
+        let uuid = xml.replace("<devices>", "<uuid>ab-1</uuid><devices>");
+        assert!(is_named(&uuid, "AB-1"));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "\\PC{0,100}", disks in "(<disk( type='[a-z]{0,6}')?( device='[a-z]{0,5}')?>(<source file='[^'<&]{0,5}'/>)?</disk>){0,3}") {
-            let _ = parse_disks(&text);
+            let _ = (parse_disks(&text), disk_paths(&text), is_named(&text, &text));
             let _ = parse_disks(&domain(&text));
             // None is left out silently.
             if let Ok(found) = parse_disks(&domain(&disks)) {

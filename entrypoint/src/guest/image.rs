@@ -227,6 +227,11 @@ fn foreign(header: &[u8]) -> Option<&'static str> {
     header.starts_with(b"QED\0").then_some("qed")
 }
 
+/// The format that qemu would see in an image which is to be raw, if any.
+pub fn claim(header: &[u8]) -> Option<&'static str> {
+    ImageFormat::claimed_by(header).map(ImageFormat::as_str).or_else(|| foreign(header))
+}
+
 /// The format to open `path` with.
 ///
 /// `explicit` is what the user said, and is final. `header` is the start of the image

@@ -46,6 +46,8 @@ pub struct Extent {
     pub file: String,
     /// The least size of the file: where a flat extent ends. 0 for a sparse one.
     pub least_bytes: u64,
+    /// It begins with a header of its own (`KDMV` or `COWD`), which qemu follows.
+    pub has_header: bool,
 }
 
 impl Extent {
@@ -113,19 +115,25 @@ fn extent(line: &str) -> Result<Option<Extent>, VmdkError> {
     let (sectors, rest) = word(rest);
     let sectors: u64 = sectors.parse().map_err(|_| bad())?;
     let (kind, rest) = word(rest);
-    let is_flat = match kind {
-        "FLAT" | "VMFS" => true,
-        "SPARSE" | "VMFSSPARSE" | "SESPARSE" => false,
+    let (is_flat, has_header) = match kind {
+        "FLAT" | "VMFS" => (true, false),
+        "SPARSE" | "VMFSSPARSE" => (false, true),
+        "SESPARSE" => (false, false),
         other => return Err(unread(other)),
     };
     let (file, offset) =
         rest.trim_start().strip_prefix('"').and_then(|r| r.split_once('"')).ok_or_else(bad)?;
+    if file.contains('\r') {
+        // For qemu the name ends here.
+        return Err(bad());
+    }
     let offset: u64 = match offset.trim() {
         "" => 0,
         number => number.parse().map_err(|_| bad())?,
     };
     let end = offset.checked_add(sectors).and_then(|s| s.checked_mul(SECTOR)).ok_or_else(bad)?;
-    Ok(Some(Extent { file: file.to_owned(), least_bytes: if is_flat { end } else { 0 } }))
+    let least_bytes = if is_flat { end } else { 0 };
+    Ok(Some(Extent { file: file.to_owned(), least_bytes, has_header }))
 }
 
 /// The first word, and what is behind it.
@@ -134,14 +142,15 @@ fn word(text: &str) -> (&str, &str) {
     text.split_once(char::is_whitespace).unwrap_or((text, ""))
 }
 
-/// A number of sectors in the header of a sparse VMDK, in bytes.
+/// A number of sectors in the header of a sparse VMDK, in bytes; as qemu computes it, in 64 bits.
 fn header_bytes(header: &[u8], at: usize) -> Option<u64> {
     let bytes = header.get(at..at + 8)?.try_into().ok()?;
-    u64::from_le_bytes(bytes).checked_mul(SECTOR)
+    Some(u64::from_le_bytes(bytes).wrapping_mul(SECTOR))
 }
 
 /// Where a sparse VMDK has its descriptor: first byte and length. `None` for one without, and for what
-/// is no sparse VMDK.
+/// is no sparse VMDK. In a file without data qemu reads on as in a file of its own, whatever the length
+/// says.
 pub fn embedded(header: &[u8]) -> Option<(u64, u64)> {
     const OFFSET: usize = 28;
     const SIZE: usize = 36;
@@ -149,15 +158,20 @@ pub fn embedded(header: &[u8]) -> Option<(u64, u64)> {
         return None;
     }
     let (at, length) = (header_bytes(header, OFFSET)?, header_bytes(header, SIZE)?);
+    if !holds_data(header) {
+        let is_there = header.get(OFFSET..SIZE)?.iter().any(|b| *b != 0);
+        return is_there.then_some((at, DESCRIPTOR_BYTES));
+    }
     (at > 0 && length > 0).then_some((at, length.min(DESCRIPTOR_BYTES)))
 }
 
 /// Whether the file has the guest's data in it. qemu follows the descriptor in a file that has the
 /// header of a sparse VMDK and no room for data.
 pub fn holds_data(header: &[u8]) -> bool {
-    const CAPACITY: usize = 12;
+    const CAPACITY: std::ops::Range<usize> = 12..20;
     header.starts_with(b"COWD")
-        || (header.starts_with(b"KDMV") && header_bytes(header, CAPACITY) != Some(0))
+        || (header.starts_with(b"KDMV")
+            && header.get(CAPACITY).is_some_and(|c| c.iter().any(|b| *b != 0)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ fn descriptor(lines: &str) -> Result<Descriptor, VmdkError> {
 }
 
 fn extent_of(file: &str, least_bytes: u64) -> Extent {
-    Extent { file: file.to_owned(), least_bytes }
+    Extent { file: file.to_owned(), least_bytes, has_header: false }
 }
 
 #[test]
@@ -21,7 +21,11 @@ fn the_extents_of_each_kind_are_read() {
         descriptor("RW 8 VMFS \"a-flat.vmdk\"\nRW 8 SPARSE \"a-s001.vmdk\"\nRW 8 SESPARSE \"é\"");
     assert_eq!(
         others.unwrap().extents,
-        [extent_of("a-flat.vmdk", 4096), extent_of("a-s001.vmdk", 0), extent_of("é", 0)]
+        [
+            extent_of("a-flat.vmdk", 4096),
+            Extent { has_header: true, ..extent_of("a-s001.vmdk", 0) },
+            extent_of("é", 0)
+        ]
     );
     assert_eq!(descriptor("ddb.x = \"RW 1\"").unwrap(), Descriptor::default());
 }
@@ -39,6 +43,7 @@ fn what_qemu_leaves_out_is_refused() {
         "RW x FLAT \"a\" 0",
         "RW 8 FLAT a 0",
         "RW 8 FLAT \"a",
+        "RW 8 VMFS \"a\rb\"",
         "RW 8 FLAT \"a\" -1",
         "RW 18446744073709551615 FLAT \"a\" 1",
     ] {
@@ -78,18 +83,29 @@ fn only_plain_names_are_beside_the_descriptor() {
 fn the_descriptor_in_a_sparse_file_is_found() {
     let mut header = vec![0; 512];
     header[..4].copy_from_slice(b"KDMV");
-    assert_eq!(embedded(&header), None);
-    header[28] = 1;
-    header[36] = 20;
-    assert_eq!(embedded(&header), Some((512, 20 * 512)));
-    header[36..44].fill(0x0f);
-    assert_eq!(embedded(&header), None, "the length is beyond all numbers");
-    header[36..44].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-    assert_eq!(embedded(&header), Some((512, DESCRIPTOR_BYTES)));
-    assert!(!holds_data(&header), "without capacity it is only a descriptor");
     header[12] = 1;
     assert!(holds_data(&header) && holds_data(b"COWD") && !holds_data(b"# Disk"));
+    assert_eq!(embedded(&header), None);
+    header[28] = 1;
+    assert_eq!(embedded(&header), None, "it has no length, and its text is not followed");
+    header[36] = 20;
+    assert_eq!(embedded(&header), Some((512, 20 * 512)));
+    header[36..44].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    assert_eq!(embedded(&header), Some((512, DESCRIPTOR_BYTES)));
     assert_eq!((embedded(b"KDMV"), embedded(b"# Disk DescriptorFile")), (None, None));
+
+    // Without capacity it is only a descriptor, and the length does not count.
+    header[12] = 0;
+    for length in [0, 1, u64::MAX] {
+        header[36..44].copy_from_slice(&length.to_le_bytes());
+        assert!(!holds_data(&header));
+        assert_eq!(embedded(&header), Some((512, DESCRIPTOR_BYTES)), "{length}");
+    }
+    // 64 bits are all that qemu keeps of the place.
+    header[35] = 0x80;
+    assert_eq!(embedded(&header), Some((512, DESCRIPTOR_BYTES)));
+    header[28..36].fill(0);
+    assert_eq!(embedded(&header), None);
 }
 
 proptest! {

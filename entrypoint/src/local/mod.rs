@@ -1,5 +1,6 @@
 //! `v2v-pod convert`: the local form. The same phases as the pod, from flags instead of a contract.
 
+mod libvirt;
 mod ova;
 mod server;
 mod source;

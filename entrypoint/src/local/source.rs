@@ -1,8 +1,8 @@
 //! The source of `convert`: what it is, how large its disks are, and whether the targets fit.
 
 use super::Opened;
-use super::guest_name;
 use super::targets::{Targets, absolute, targets};
+use super::{guest_name, libvirt};
 use crate::cli::{ConvertArgs, InputKind};
 use crate::disks::{DiskMap, Pv};
 use crate::failure::{Class, Failure};
@@ -13,7 +13,10 @@ use crate::preflight::Report;
 use crate::sources::measure::{Image, Measured, common_format, measure_all};
 use crate::toolbox::Toolbox;
 use crate::volumes::{self, Volumes};
-use std::fs;
+use crate::vsphere::access;
+use crate::xen::url::XenUrl;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use v2v_args::{Input, disk_link_name};
@@ -48,7 +51,11 @@ pub async fn prepare(
         Ok(Targets::Each(volumes)) => DiskMap::new(volumes),
         Ok(Targets::Folder(dir)) => {
             let Some(count) = sizes.as_ref().map(Vec::len) else {
-                // Only virt-v2v will know how many there are; it writes into the folder itself.
+                // Only virt-v2v will know how many there are; it writes into the folder itself, which may be the source's.
+                let in_the_way = || libvirt::in_the_way(&dir, &guest_name(args));
+                if let Some(failure) = local_url(args).and_then(|_| in_the_way()) {
+                    return fail(failure);
+                }
                 let none = Volumes::open(DiskMap::new(Vec::new()), args.thin).await.ok()?;
                 return Some((input, none, Some(dir)));
             };
@@ -118,11 +125,22 @@ async fn read(
             }
             let Some(server) = server else { return Ok(unknown()) };
             let input = Input::Libvirt(server.input(args, single(args)?));
+            if let Some(url) = local_url(args) {
+                let libvirt::Disks { sizes, files } =
+                    libvirt::disks(toolbox, url, single(args)?).await;
+                return Ok(Found { input, sizes, files });
+            }
             // virt-v2v has the sizes of a vSphere guest first.
             let sizes = server.sizes().or_else(|| server.disks().map(|n| vec![0; n]));
             Ok(Found { input, sizes, files: Vec::new() })
         }
     }
+}
+
+/// The URL of a libvirt whose guests' disks virt-v2v takes for files of this machine.
+fn local_url(args: &ConvertArgs) -> Option<&str> {
+    let url = args.libvirt_url.as_deref().filter(|_| args.input == InputKind::Libvirt)?;
+    (!XenUrl::is_one(url) && !access::is_for_vsphere(url)).then_some(url)
 }
 
 /// What is wrong with the source is in the report already.
@@ -174,6 +192,20 @@ fn found(input: Input, measured: Vec<Measured>) -> Found {
 
 /// More than any domain has.
 const DOMAIN_BYTES: u64 = 4 << 20;
+const NO_DISK: &str = "name the XML file, not a disk";
+
+/// All of a regular file. A pipe would wait for its writer, and a device may have no end.
+fn read_text(file: &Path) -> std::io::Result<String> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    File::open(file)?.take(DOMAIN_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > DOMAIN_BYTES {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into())
+}
 
 /// A domain file. virt-v2v gets a copy in which each disk has its format, since it would probe where
 /// none is said, and an absolute path.
@@ -186,13 +218,15 @@ async fn read_domain(
     let shown = file.display();
     let failed =
         |e: std::io::Error| Failure::new(Class::Io, format!("{shown} cannot be read: {e}"));
-    if fs::metadata(&file).map_err(failed)?.len() > DOMAIN_BYTES {
-        let message = format!("{shown} is too large for a libvirt domain");
-        return Err(Failure::new(Class::Config, message).advise("name the XML file, not a disk"));
-    }
     let refused = |e: &dyn std::fmt::Display| Failure::new(Class::Config, format!("{shown}: {e}"));
-    let xml = fs::read_to_string(&file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => refused(&"it is not UTF-8 text, so no domain XML"),
+    let xml = read_text(&file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            refused(&"it is not UTF-8 text, so no domain XML").advise(NO_DISK)
+        }
+        std::io::ErrorKind::FileTooLarge => {
+            refused(&"it is too large for a libvirt domain").advise(NO_DISK)
+        }
+        std::io::ErrorKind::InvalidInput => refused(&"it is no regular file").advise(NO_DISK),
         _ => failed(e),
     })?;
     let disks = parse_disks(&xml).map_err(|e| {
@@ -227,4 +261,25 @@ fn keep(run_dir: &Path, xml: &str) -> Result<PathBuf, Failure> {
 
 fn unwritable(error: &DomainXmlError) -> Failure {
     Failure::new(Class::Config, error.to_string()).advise("rename the image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_of_a_domains_size_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe) = (dir.path().join("web.xml"), dir.path().join("pipe"));
+        fs::write(&file, "<domain/>").unwrap();
+        assert_eq!(read_text(&file).unwrap(), "<domain/>");
+        fs::write(&file, b"\xff").unwrap();
+        assert_eq!(read_text(&file).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+        File::options().write(true).open(&file).unwrap().set_len(DOMAIN_BYTES + 1).unwrap();
+        assert_eq!(read_text(&file).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for no_file in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert_eq!(read_text(no_file).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        }
+    }
 }

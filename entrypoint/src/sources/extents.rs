@@ -1,8 +1,8 @@
 //! The files of a VMDK: there, plain, long enough, and in the descriptor's own folder.
 
-use super::measure::{ADVICE, unreadable};
+use super::measure::{ADVICE, read_header, unreadable};
 use crate::failure::{Class, Failure};
-use crate::guest::image::{ExternalKind, ImageError};
+use crate::guest::image::{ExternalKind, ImageError, ImageInfo};
 use crate::guest::vmdk::{DESCRIPTOR_BYTES, Descriptor, Extent, embedded, holds_data};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -26,6 +26,21 @@ pub fn check_vmdk(path: &Path, header: &[u8], allow: bool) -> Result<Vec<PathBuf
         return Ok(Vec::new());
     }
     check_extents(path, &descriptor.extents, allow)
+}
+
+/// What qemu has opened must be what [`check_vmdk`] has looked at: two readers of one text may differ.
+pub fn confirm(path: &Path, checked: &[PathBuf], info: &ImageInfo) -> Result<(), Failure> {
+    let opened = info.extents.iter().map(Path::new);
+    let is_known = |file: &Path| file == path || checked.iter().any(|known| known == file);
+    let Some(file) = opened.into_iter().find(|file| !is_known(file)) else { return Ok(()) };
+    let message = format!(
+        "qemu reads {} as a part of {}, whose descriptor does not name it in the usual way",
+        file.display(),
+        path.display()
+    );
+    Err(Failure::new(Class::Config, message).advise(
+        "make it a plain disk first, with VMware's vmkfstools -i or vmware-vdiskmanager -r",
+    ))
 }
 
 fn refuse(image: &Path, kind: ExternalKind, reference: &str) -> Failure {
@@ -67,7 +82,7 @@ fn check_extents(path: &Path, extents: &[Extent], allow: bool) -> Result<Vec<Pat
             Ok(meta) if meta.is_symlink() && !allow => {
                 return Err(refuse(path, ExternalKind::Link, &extent.file));
             }
-            Ok(_) => check_size(path, &file, extent)?,
+            Ok(_) => check_file(path, &file, extent)?,
             Err(e) if e.kind() == ErrorKind::NotFound => missing.push(extent.file.as_str()),
             Err(e) => return Err(unreadable(&file, &e)),
         }
@@ -89,8 +104,9 @@ fn check_extents(path: &Path, extents: &[Extent], allow: bool) -> Result<Vec<Pat
     ))
 }
 
-/// qemu reads as zeros what a file is too short for.
-fn check_size(image: &Path, file: &Path, extent: &Extent) -> Result<(), Failure> {
+/// qemu reads as zeros what a file is too short for. A sparse extent that holds no data may be another
+/// descriptor, whose extents qemu would open too.
+fn check_file(image: &Path, file: &Path, extent: &Extent) -> Result<(), Failure> {
     let meta = fs::metadata(file).map_err(|e| unreadable(file, &e))?;
     if !meta.is_file() {
         let message = format!("the extent {} of {} is no file", file.display(), image.display());
@@ -105,6 +121,14 @@ fn check_size(image: &Path, file: &Path, extent: &Extent) -> Result<(), Failure>
             extent.least_bytes
         );
         return Err(Failure::new(Class::Io, message).advise("copy the disk again"));
+    }
+    if extent.has_header && !holds_data(&read_header(file)?.0) {
+        let message = format!(
+            "the sparse extent {} of {} has no data of its own",
+            file.display(),
+            image.display()
+        );
+        return Err(Failure::new(Class::Config, message).advise("copy the disk again"));
     }
     Ok(())
 }

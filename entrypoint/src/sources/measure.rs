@@ -3,11 +3,11 @@
 //! Both modes call it in preflight. It only reads. What an image refers to (a backing file, the extents
 //! of a VMDK) is looked at in the same way, down to the last file, before qemu is asked.
 
-use super::extents::check_vmdk;
+use super::extents::{check_vmdk, confirm};
 use super::not_found;
 use crate::failure::{Class, Failure};
 use crate::guest::image::{
-    HEADER_LEN, ImageError, ImageFormat, ImageInfo, decide_format, refuse_external,
+    HEADER_LEN, ImageError, ImageFormat, ImageInfo, claim, decide_format, refuse_external,
 };
 use crate::toolbox::Toolbox;
 use std::fs::File;
@@ -89,10 +89,10 @@ async fn measure(
     allow_backing: bool,
 ) -> Result<Measured, Failure> {
     let mut top: Option<(ImageFormat, u64)> = None;
-    let mut files: Vec<PathBuf> = Vec::new();
+    let (mut layers, mut files): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     let mut next = Some(image.clone());
     while let Some(layer) = next.take() {
-        if files.contains(&layer.path) || files.len() > LONGEST_CHAIN {
+        if layers.contains(&layer.path) || layers.len() > LONGEST_CHAIN {
             let message = format!(
                 "the backing files of {} lead back to {}",
                 image.path.display(),
@@ -102,6 +102,7 @@ async fn measure(
         }
         let (format, info, extents) = look(toolbox, &layer, allow_backing).await?;
         top.get_or_insert((format, info.virtual_size));
+        layers.push(layer.path.clone());
         files.push(layer.path.clone());
         files.extend(extents);
         next = backing_of(&layer.path, &info)?;
@@ -132,6 +133,9 @@ async fn look(
     let info = ask_qemu(toolbox, path, format).await?;
     refuse_external(&info, allow_backing)
         .map_err(|e| Failure::new(Class::Config, e.to_string()).advise(ADVICE))?;
+    if format == ImageFormat::Vmdk {
+        confirm(path, &extents, &info)?;
+    }
     Ok((format, info, extents))
 }
 
@@ -173,7 +177,8 @@ fn backing_of(image: &Path, info: &ImageInfo) -> Result<Option<Image>, Failure> 
     let Some(format) = &info.backing_format else {
         let message = format!("{shown} does not say which format its backing file {name} has");
         return Err(Failure::new(Class::Config, message).advise(format!(
-            "write it into the image, e.g. with `qemu-img rebase -u -b {name} -F raw {shown}`"
+            "write it into the image, if you trust it: `qemu-img rebase -u -b {name} -F FORMAT {shown}`, where \
+             FORMAT is that of {name}; a wrong one gives a guest of garbage"
         )));
     };
     let format = format.parse::<ImageFormat>().map_err(|e| {
@@ -184,7 +189,23 @@ fn backing_of(image: &Path, info: &ImageInfo) -> Result<Option<Image>, Failure> 
         return Err(Failure::new(Class::NotFound, message)
             .advise("make it readable here under that path, or flatten the image"));
     }
+    if format == ImageFormat::Raw {
+        no_other_format(image, name, &path)?;
+    }
     Ok(Some(Image { path, format: Some(format) }))
+}
+
+/// A raw base that starts like another format is more often one of that format than a guest's trick; with
+/// the wrong format all of the guest would be garbage.
+fn no_other_format(image: &Path, name: &str, base: &Path) -> Result<(), Failure> {
+    let Some(found) = claim(&read_header(base)?.0) else { return Ok(()) };
+    let shown = image.display();
+    let message =
+        format!("{shown} says that its backing file {name} is raw, but it starts like {found}");
+    Err(Failure::new(Class::Config, message).advise(format!(
+        "if it is {found}, say so: `qemu-img rebase -u -b {name} -F {found} {shown}`; if its guest wrote that, \
+         flatten the image with `qemu-img convert`"
+    )))
 }
 
 /// qemu reads a differencing VHD as if all that is in its parent were zeros.
@@ -224,7 +245,7 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     }
 }
 
-fn read_header(path: &Path) -> Result<(Vec<u8>, bool), Failure> {
+pub(super) fn read_header(path: &Path) -> Result<(Vec<u8>, bool), Failure> {
     let failed = |e: std::io::Error| unreadable(path, &e);
     // Looked at before it is opened: a pipe would wait for its writer.
     let kind = std::fs::metadata(path).map_err(failed)?.file_type();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::rundir::RunDir;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process::Command;
 
 /// A folder with images made by the real qemu-img, and a toolbox that finds it.
@@ -108,11 +109,100 @@ fn backing_files_are_followed_only_when_allowed_and_named_with_their_format() {
     std::fs::write(images.path("probed.qcow2"), bytes).unwrap();
     let (_, message) = images.refused("probed.qcow2", true);
     assert!(message.contains("does not say which format"), "{message}");
+    let advice = images.measure("probed.qcow2", true).unwrap_err().advice;
+    assert!(advice.contains("-F FORMAT") && !advice.contains("-F raw"), "{advice}");
     // A circle: qemu-img writes what it is told when it does not look.
     images.create(&["-f", "qcow2", "-u", "-b", "two.qcow2", "-F", "qcow2", "one.qcow2", "4M"]);
     images.create(&["-f", "qcow2", "-u", "-b", "one.qcow2", "-F", "qcow2", "two.qcow2", "4M"]);
     let (_, message) = images.refused("one.qcow2", true);
     assert!(message.contains("lead back to"), "{message}");
+}
+
+#[test]
+fn a_raw_base_with_the_header_of_another_format_is_refused() {
+    let images = Images::new();
+    images.create(&["-f", "qcow2", "base", "4M"]);
+    images.create(&["-f", "qcow2", "-b", "base", "-F", "raw", "top.qcow2"]);
+    let failure = images.measure("top.qcow2", true).unwrap_err();
+    assert!(failure.message.contains("is raw, but it starts like qcow2"), "{failure}");
+    assert!(failure.advice.contains("-F qcow2"));
+    images.create(&["-f", "qcow2", "-b", "base", "-F", "qcow2", "top.qcow2"]);
+    assert_eq!(images.measure("top.qcow2", true).unwrap().files.len(), 2);
+}
+
+#[test]
+fn only_layers_are_counted_as_layers() {
+    const EXTENTS: usize = LONGEST_CHAIN + 50;
+    let images = Images::new();
+    let mut text = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=1\n\
+                    createType=\"twoGbMaxExtentFlat\"\nparentFileNameHint=\"base.vmdk\"\n"
+        .to_owned();
+    for n in 0..EXTENTS {
+        std::fs::write(images.path(&format!("f{n}")), [0; 512]).unwrap();
+        writeln!(text, "RW 1 FLAT \"f{n}\" 0").unwrap();
+    }
+    std::fs::write(images.path("top.vmdk"), text).unwrap();
+    images.create(&["-f", "vmdk", "base.vmdk", "4M"]);
+    assert_eq!(images.measure("top.vmdk", true).unwrap().files.len(), EXTENTS + 2);
+}
+
+/// A sparse VMDK that holds no data, but a descriptor behind its header.
+fn hollow(descriptor: &str, length_sectors: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 512];
+    bytes[..4].copy_from_slice(b"KDMV");
+    (bytes[4], bytes[28], bytes[36]) = (1, 1, length_sectors);
+    bytes.extend(descriptor.as_bytes());
+    bytes.resize(64 << 10, 0);
+    bytes
+}
+
+#[test]
+fn no_descriptor_in_disguise_leads_outside() {
+    let images = Images::new();
+    std::fs::create_dir(images.path("vm")).unwrap();
+    std::fs::write(images.path("secret"), vec![7; 1 << 20]).unwrap();
+    let head = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentSparse\"\n";
+    let outside = format!("{head}RW 2048 FLAT \"../secret\" 0\n");
+    let late = format!("{head}#{}\nRW 2048 FLAT \"../secret\" 0\n", "x".repeat(2000));
+    // qemu follows the text whatever its length is said to be.
+    for (text, length) in [(&outside, 0), (&outside, 1), (&late, 1)] {
+        std::fs::write(images.path("vm/web.vmdk"), hollow(text, length)).unwrap();
+        let (class, message) = images.refused("vm/web.vmdk", false);
+        assert!(
+            class == Class::Config && message.contains("the extent \"../secret\""),
+            "{message}"
+        );
+        let files = images.measure("vm/web.vmdk", true).unwrap().files;
+        assert_eq!(files[1..], [images.path("vm/../secret")]);
+    }
+    // A link with a plain name, seen by qemu-img alone until now.
+    std::os::unix::fs::symlink(images.path("secret"), images.path("vm/link")).unwrap();
+    let link = outside.replace("../secret", "link");
+    std::fs::write(images.path("vm/web.vmdk"), hollow(&link, 0)).unwrap();
+    let (_, message) = images.refused("vm/web.vmdk", false);
+    assert!(message.contains("the symbolic link \"link\""), "{message}");
+    // The same, one step further: as a sparse extent of a plain descriptor.
+    let plain = format!("{head}RW 2048 SPARSE \"inner.vmdk\"\n");
+    std::fs::write(images.path("vm/web.vmdk"), plain).unwrap();
+    for inner in [hollow(&link, 0), hollow(&link, 1), link.clone().into_bytes()] {
+        std::fs::write(images.path("vm/inner.vmdk"), inner).unwrap();
+        for allow in [false, true] {
+            let (class, message) = images.refused("vm/web.vmdk", allow);
+            assert!(class == Class::Config && message.contains("no data of its own"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn what_qemu_opens_must_have_been_looked_at() {
+    let images = Images::new();
+    images.create(&["-f", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", "two.vmdk", "4M"]);
+    let (path, extent) = (images.path("two.vmdk"), images.path("two-f001.vmdk"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let info = runtime.block_on(ask_qemu(&images.toolbox, &path, ImageFormat::Vmdk)).unwrap();
+    confirm(&path, &[extent], &info).unwrap();
+    let message = confirm(&path, &[], &info).unwrap_err().message;
+    assert!(message.contains("two-f001.vmdk as a part of"), "{message}");
 }
 
 #[test]

@@ -218,6 +218,11 @@ async fn admit(given: &Given, report: &mut Report) -> Result<Access, Failure> {
     })
 }
 
+/// A vCenter or an ESXi host is meant, maybe wrongly written.
+pub fn is_for_vsphere(url: &str) -> bool {
+    !matches!(Endpoint::of_url(url), Err(EndpointError::Scheme(_)))
+}
+
 fn untouched(given: &Given) -> Access {
     Access {
         url: given.url.clone(),
