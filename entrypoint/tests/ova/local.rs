@@ -181,6 +181,21 @@ async fn a_disk_that_points_elsewhere_is_refused() {
     fs::write(files.join("disk.vmdk"), descriptor).unwrap();
     let failure = lab.open(&files).await.failure();
     assert!(failure.class == Class::Config && failure.message.contains("extent"), "{failure}");
+    // The same for every beginning that qemu takes for one, whatever the description says of the format.
+    let secret = lab.at("secret.img");
+    let body = "CID=123\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 2048 FLAT";
+    for begin in ["version=1\n", "\n# x\nversion=1\n"] {
+        let text = format!("{begin}{body} \"{}\" 0\n", secret.display());
+        fs::write(files.join("disk.vmdk"), text).unwrap();
+        for format in ["", "http://www.vmware.com/interfaces/specifications/vmdk.html"] {
+            refused("disk.vmdk", format);
+            let failure = lab.open(&files).await.failure();
+            assert!(
+                failure.class == Class::Config && failure.message.contains("extent"),
+                "{failure}"
+            );
+        }
+    }
     let ova = lab.at("descriptor.ova");
     tar(&files, "ustar", &ova, &["web.ovf", "disk.vmdk"]);
     let failure = lab.open(&ova).await.failure();
