@@ -58,7 +58,7 @@ pub enum OvaError {
     #[error("{what} needs {bytes} bytes unpacked, but there is room for {free} only")]
     NoRoom { what: String, bytes: u64, free: u64 },
     #[error(
-        "{what} becomes larger than {most} bytes when it is unpacked, which is more than its disk can have"
+        "{what} becomes larger than {most} bytes when it is unpacked, which is more than it has reason to"
     )]
     Bomb { what: String, most: u64 },
     #[error("{what} cannot be unpacked")]

@@ -120,7 +120,8 @@ fn is_tar(head: &[u8]) -> bool {
 impl Contents {
     /// Of a tar archive.
     pub fn of_listing(shown: String, listing: Listing, store: &Store) -> Self {
-        let plain = listing.members.iter().all(|m| m.as_written && m.name.is_plain());
+        let plain =
+            listing.members.iter().all(|m| m.as_written && m.name.is_plain()) && !listing.unusual;
         let piece = |offset, size| Piece { store: store.clone(), offset, size, whole: false };
         let files =
             listing.members.into_iter().map(|m| (m.name, piece(m.offset, m.size))).collect();
