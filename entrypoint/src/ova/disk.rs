@@ -138,6 +138,11 @@ impl Image {
         json!({"driver": self.disk.format.as_str(), "file": file})
     }
 
+    /// It is nothing but the bytes that the guest sees.
+    pub fn is_raw(&self) -> bool {
+        self.disk.format == ImageFormat::Raw
+    }
+
     /// The size as the guest sees it. An image that refers to other files is refused.
     pub async fn measure(&self, toolbox: &Toolbox) -> Result<u64, Failure> {
         let descriptor = self.disk.vmdk == Some(Vmdk::Descriptor);

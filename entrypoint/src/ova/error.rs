@@ -45,6 +45,8 @@ pub enum OvaError {
     NoDisk { ovf: Name, file: Name, ova: String, cut: &'static str },
     #[error("of the disk {file} piece {missing} is missing")]
     Piece { file: Name, missing: usize },
+    #[error("{file} has {bytes} bytes, but the description says {expected}: it is cut off")]
+    Short { file: String, bytes: u64, expected: u64 },
     #[error("the manifest {manifest}")]
     Manifest { manifest: Name, source: ManifestError },
     #[error("the manifest {manifest} has {source}")]
@@ -82,9 +84,8 @@ impl OvaError {
             Self::Missing(_) | Self::NoDisk { .. } | Self::Piece { .. } | Self::NoOvf { .. } => {
                 Class::NotFound
             }
-            Self::Read { .. } | Self::Unpack { .. } | Self::Zip { .. } | Self::Disk { .. } => {
-                Class::Io
-            }
+            Self::Read { .. } | Self::Unpack { .. } | Self::Zip { .. } => Class::Io,
+            Self::Disk { .. } | Self::Short { .. } => Class::Io,
             Self::Tar { source, .. } if source.is_damage() => Class::Io,
             Self::Checksum { .. } => Class::Integrity,
             Self::NoRoom { .. } => Class::NoSpace,
