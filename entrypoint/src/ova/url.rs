@@ -85,6 +85,10 @@ impl Remote {
         let verified = url.scheme() == "https";
         remote.log_in(url, login, verified || mode == TrustMode::Insecure)?;
         if !verified {
+            let wanted = thumbprint.is_some() || login.ca.is_some() || mode != TrustMode::Auto;
+            if wanted && mode != TrustMode::Insecure {
+                return Err(unverifiable(url));
+            }
             let warning =
                 format!("{} is read without encryption, and not verified", without_secrets(url));
             report.note("trust", &*warning, "use an https:// URL");
@@ -310,6 +314,16 @@ impl Answer {
         let text = words.next_back().unwrap_or_default().to_owned();
         Self { status: status.parse().unwrap_or(0), total, text, code }
     }
+}
+
+/// Trust was asked for by name, so that going on without would be a surprise.
+fn unverifiable(url: &Url) -> Failure {
+    let message = format!(
+        "{} has no certificate, so that the server cannot be verified by a CA or a thumbprint as asked for",
+        without_secrets(url)
+    );
+    Failure::new(Class::Config, message)
+        .advise("use an https:// URL, or allow it with V2V_trust=insecure (--trust insecure)")
 }
 
 /// curl(1), exit codes.

@@ -114,6 +114,23 @@ async fn what_goes_wrong_with_a_server_has_its_class() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (class, message) = failure(format!("http://{closed}/web.ova"), &Login::default()).await;
     assert_eq!(class, Class::Network, "{message}");
+    // What cannot be verified is not read when that was asked for.
+    let ca = Login { ca: login.ca.clone(), ..Login::default() };
+    let (class, message) = failure(format!("http://{closed}/web.ova"), &ca).await;
+    assert!(class == Class::Config && message.contains("no certificate"), "{message}");
+    let trusts = [
+        (TrustMode::Auto, Some("00:".repeat(31) + "00"), Class::Config),
+        (TrustMode::Ca, None, Class::Config),
+        (TrustMode::Thumbprint, None, Class::Config),
+        (TrustMode::Insecure, None, Class::Network),
+    ];
+    for (trust, thumbprint, class) in trusts {
+        let place = format!("http://{closed}/web.ova").parse().unwrap();
+        let thumbprint = thumbprint.map(|t| t.parse().unwrap());
+        let wanted = Wanted { place, verify: Verify::Auto, trust, thumbprint };
+        let failure = lab.open_wanted(&wanted, &Login::default()).await.failure();
+        assert_eq!(failure.class, class, "{trust:?}: {failure}");
+    }
     let (class, message) = failure(format!("http://{closed}/web.ova"), &login).await;
     assert!(class == Class::Config && message.contains("unencrypted"), "{message}");
 }
