@@ -1,5 +1,6 @@
 //! Serves a file of a web server to qemu while virt-v2v runs: one nbdkit for each.
 
+use super::place::hide_queries;
 use crate::failure::{Class, Failure};
 use crate::supervise::stop::Stop;
 use crate::supervise::{self, Heard, Spec};
@@ -92,8 +93,10 @@ async fn run(
         &stop,
         |heard| {
             if let Heard::Output(line, _) = heard {
+                // It names the address, whose query may be a signature.
+                let line = hide_queries(line);
                 tracing::warn!(tool = "nbdkit", "{line}");
-                line.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
             }
         },
     );
