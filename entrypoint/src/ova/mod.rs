@@ -4,6 +4,7 @@
 //! description, whose disks are qcow2 overlays over the bytes where they are (in the archive, or on the server), so that
 //! nothing is copied twice. Only what is compressed or in pieces is unpacked first. Nothing is written beside the OVA.
 
+mod answer;
 mod disk;
 mod error;
 mod find;
@@ -36,6 +37,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tar::BLOCK;
 use unpack::Room;
 
 const CHECK: &str = "source";
@@ -107,6 +109,9 @@ impl Work<'_> {
             Place::Local(path) => self.find(path).await?,
             Place::Url(url) => self.find_at(url).await?,
         };
+        for note in &found.notes {
+            report.note(CHECK, note.as_str(), "see whether the OVA is complete on the server");
+        }
         let ovf_name = found.contents.ovf(found.chosen.as_ref())?;
         let ovf = self.small(&found.contents, &ovf_name).await?;
         let mut manifests = Vec::new();
@@ -254,8 +259,14 @@ impl Work<'_> {
                 socket.clone()
             } else {
                 let socket = self.dir.join(format!("url{}.sock", servers.len()));
-                let plugin = self.remote()?.plugin(url);
-                servers.push(Nbdkit::start(self.toolbox, plugin, &socket).await?);
+                let remote = self.remote()?;
+                servers.push(Nbdkit::start(self.toolbox, remote.plugin(url), &socket).await?);
+                let size = nbdkit::size(self.toolbox, &socket).await?;
+                // qemu counts in sectors.
+                let known = remote.known_size(url).map(|s| s.next_multiple_of(BLOCK));
+                if known.is_some_and(|known| known != size) {
+                    return Err(Remote::changed(url));
+                }
                 sockets.insert(url.clone(), socket.clone());
                 socket
             };

@@ -2,10 +2,12 @@
 
 use super::place::hide_queries;
 use crate::failure::{Class, Failure};
+use crate::guest::image::ImageInfo;
 use crate::supervise::stop::Stop;
 use crate::supervise::{self, Heard, Spec};
 use crate::tool_run;
 use crate::toolbox::Toolbox;
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +72,24 @@ impl Drop for Nbdkit {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// How long the file is that is served there, by qemu.
+pub async fn size(toolbox: &Toolbox, socket: &Path) -> Result<u64, Failure> {
+    let server = json!({"type": "unix", "path": socket.to_string_lossy()});
+    let file = json!({"driver": "nbd", "export": "", "server": server});
+    let image = format!("json:{}", json!({"driver": "raw", "file": file}));
+    let answer = toolbox.ask("qemu-img", &["info", "--output=json", &image], START_LIMIT).await;
+    let missing = || Failure::new(Class::Tool, "qemu-img is not installed or does not answer");
+    let (_, text) = answer.ok_or_else(missing)?;
+    let start = text.find('{').unwrap_or(0);
+    let failed = |_| {
+        Failure::new(
+            Class::Network,
+            format!("nbdkit does not serve the OVA's file: {}", text.trim()),
+        )
+    };
+    Ok(ImageInfo::parse(&text.as_bytes()[start..]).map_err(failed)?.virtual_size)
 }
 
 async fn run(
