@@ -84,15 +84,18 @@ impl OvaError {
             Self::Missing(_) | Self::NoDisk { .. } | Self::Piece { .. } | Self::NoOvf { .. } => {
                 Class::NotFound
             }
-            Self::Read { .. } | Self::Unpack { .. } | Self::Zip { .. } => Class::Io,
-            Self::Disk { .. } | Self::Short { .. } => Class::Io,
-            Self::Tar { source, .. } if source.is_damage() => Class::Io,
-            Self::Checksum { .. } => Class::Integrity,
-            Self::NoRoom { .. } => Class::NoSpace,
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Class::NoSpace
             }
-            Self::Write { .. } => Class::Io,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Unpack { .. }
+            | Self::Zip { .. }
+            | Self::Disk { .. }
+            | Self::Short { .. } => Class::Io,
+            Self::Tar { source, .. } if source.is_damage() => Class::Io,
+            Self::Checksum { .. } => Class::Integrity,
+            Self::NoRoom { .. } => Class::NoSpace,
             Self::Cancelled => Class::Terminated,
             _ => Class::Config,
         }

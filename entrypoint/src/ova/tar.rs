@@ -168,7 +168,7 @@ impl Headers {
             if matters && global {
                 return differs("a name or a size for all files");
             }
-            if key == b"size" && !(!value.is_empty() && value.iter().all(u8::is_ascii_digit)) {
+            if key == b"size" && !is_number(value) {
                 return differs("a size that is no number");
             }
             if key == b"path" && value != path {
@@ -183,6 +183,10 @@ impl Headers {
         }
         Ok(usual)
     }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
 }
 
 /// Keys that change what a file is called or where it is.

@@ -79,7 +79,9 @@ fn what_no_ova_has_is_refused() {
 
 /// A record of an extended header.
 fn record(text: &str) -> Vec<u8> {
-    let length = (text.len() + 3..).find(|n| n.to_string().len() + text.len() + 2 == *n).unwrap();
+    let length = (text.len() + 3..text.len() + 9)
+        .find(|n| n.to_string().len() + text.len() + 2 == *n)
+        .unwrap();
     format!("{length} {text}\n").into_bytes()
 }
 

@@ -32,6 +32,17 @@ async fn others_are_read_where_they_are_through_overlays() {
     tar(&lab.files(), "gnu", &dots, &["./web.ovf", "./disk.vmdk"]);
     lab.is_same(&lab.open(&dots).await.good());
 
+    // A global header that a program may heed or not.
+    let global = lab.at("global.ova");
+    let pax = |option: &str| {
+        let option = format!("--pax-option={option}");
+        tar(&lab.files(), "pax", &global, &[&option, "web.ovf", "disk.vmdk"]);
+    };
+    pax("comment=harmless");
+    assert_eq!(lab.open(&global).await.good().path, global);
+    pax("gname=somebody");
+    lab.is_same(&lab.open(&global).await.good());
+
     // virt-v2v would give this name to tar, as an option.
     let evil = "--checkpoint-action=exec=false .ovf";
     fs::rename(lab.files().join("web.ovf"), lab.files().join(evil)).unwrap();
