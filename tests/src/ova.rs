@@ -101,7 +101,8 @@ pub fn manifest(dir: &Path, name: &str, algorithm: &str, files: &[&str]) {
 }
 
 /// nginx with a certificate of a CA of its own; ends when dropped. Below `/private/` it wants [`USER`] and [`PASSWORD`], and
-/// below `/whole/` it serves no ranges; both show what is in [`Web::dir`].
+/// below `/whole/` it serves no ranges; below `/moved/` it leads to the file, and below `/bucket/` it denies what is not there, as
+/// an object store does. All show what is in [`Web::dir`].
 #[derive(Debug)]
 pub struct Web {
     top: TempDir,
@@ -133,7 +134,10 @@ impl Web {
              server {{\nlisten {port} ssl;\nssl_certificate {certificate};\nssl_certificate_key {key};\n\
              location / {{ root {files}; }}\n\
              location /private/ {{ alias {files}/; auth_basic x; auth_basic_user_file {users}; }}\n\
-             location /whole/ {{ alias {files}/; max_ranges 0; }}\n}}\n}}\n",
+             location /whole/ {{ alias {files}/; max_ranges 0; }}\n\
+             location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}\n\
+             location /bucket/ {{ alias {files}/; error_page 404 = @denied; }}\n\
+             location @denied {{ return 403; }}\n}}\n}}\n",
             pid = at("pid").display(),
             errors = at("errors").display(),
             log = at("log").display(),

@@ -155,7 +155,7 @@ impl ImageFormat {
     }
 
     /// What the first bytes of an image claim. A claim, not a fact: see the module's text.
-    fn claimed_by(header: &[u8]) -> Option<Self> {
+    pub(crate) fn claimed_by(header: &[u8]) -> Option<Self> {
         const MAGICS: [(&[u8], ImageFormat); 6] = [
             (b"QFI\xfb", ImageFormat::Qcow2),
             (b"KDMV", ImageFormat::Vmdk),

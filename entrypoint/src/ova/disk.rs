@@ -73,8 +73,10 @@ impl Disk {
                     .map_err(|source| OvaError::Image { file: file.clone(), source })?
             }
         };
-        let vmdk = vmdk.filter(|_| format == ImageFormat::Vmdk);
-        let alone = piece.whole && matches!(piece.store, Store::File(_));
+        // What is no image of its own is a text that names others, however it begins.
+        let vmdk = (format == ImageFormat::Vmdk).then(|| vmdk.unwrap_or(Vmdk::Descriptor));
+        let packed = described.gzip || described.chunked;
+        let alone = piece.whole && matches!(piece.store, Store::File(_)) && !packed;
         if vmdk == Some(Vmdk::Descriptor) && !alone {
             let reason = "it only names other files that have the data; an OVA has its disks in one file each";
             return Err(OvaError::Disk { file, reason: reason.to_owned() });
@@ -93,16 +95,23 @@ impl Disk {
     }
 }
 
-/// By qemu's own rule: a header without a size is one of a descriptor.
+/// By qemu's own rule: a header without a size is one of a descriptor, and so is a text with a version.
 fn vmdk(head: &[u8]) -> Option<Vmdk> {
-    if head.starts_with(b"# Disk Descriptor") {
-        return Some(Vmdk::Descriptor);
-    }
     if head.starts_with(b"COWD") {
         return Some(Vmdk::Sparse);
     }
-    let capacity = head.strip_prefix(b"KDMV")?.get(8..16)?;
-    Some(if capacity == [0; 8] { Vmdk::Descriptor } else { Vmdk::Sparse })
+    if let Some(rest) = head.strip_prefix(b"KDMV") {
+        let capacity = rest.get(8..16)?;
+        return Some(if capacity == [0; 8] { Vmdk::Descriptor } else { Vmdk::Sparse });
+    }
+    (ImageFormat::claimed_by(head) == Some(ImageFormat::Vmdk)).then_some(Vmdk::Descriptor)
+}
+
+/// Whether an extent that qemu found is the image itself: by its name, or as the `file` below the image's format.
+fn is_itself(image: &str, extent: &str) -> bool {
+    let layers = |name: &str| serde_json::from_str::<Value>(name.strip_prefix("json:")?).ok();
+    image == extent
+        || layers(image).is_some_and(|image| layers(extent).is_some_and(|e| image["file"] == e))
 }
 
 impl Image {
@@ -127,6 +136,11 @@ impl Image {
             json!({"driver": "raw", "offset": piece.offset, "size": size, "file": base})
         };
         json!({"driver": self.disk.format.as_str(), "file": file})
+    }
+
+    /// It is nothing but the bytes that the guest sees.
+    pub fn is_raw(&self) -> bool {
+        self.disk.format == ImageFormat::Raw
     }
 
     /// The size as the guest sees it. An image that refers to other files is refused.
@@ -160,6 +174,10 @@ impl Image {
             }
         } else if let Some(other) = info.backing_filename.as_ref().or(info.data_file.as_ref()) {
             let kind = crate::guest::image::ExternalKind::BackingFile;
+            let (image, reference) = (file(), other.clone());
+            return Err(refused(ImageError::External { image, kind, reference }).into());
+        } else if let Some(other) = info.extents.iter().find(|e| !is_itself(&info.filename, e)) {
+            let kind = crate::guest::image::ExternalKind::Extent;
             let (image, reference) = (file(), other.clone());
             return Err(refused(ImageError::External { image, kind, reference }).into());
         }
@@ -237,10 +255,26 @@ mod tests {
 
     #[test]
     fn a_descriptor_is_no_disk_of_an_archive() {
-        for head in [&b"# Disk DescriptorFile\n"[..], &[&b"KDMV"[..], &[0; 60]].concat()] {
+        let empty_header = [&b"KDMV"[..], &[0; 60]].concat();
+        for head in [
+            &b"# Disk DescriptorFile\n"[..],
+            &empty_header,
+            b"version=1\n",
+            b"\n# note\r\n \nversion=1\n",
+        ] {
             let e = disk("d.vmdk", head, false).unwrap_err().to_string();
             assert!(e.contains("only names other files"), "{e}");
             assert!(disk("d.vmdk", head, true).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_extent_is_the_image_itself_or_another_file() {
+        assert!(is_itself("/ova/d.vmdk", "/ova/d.vmdk"));
+        let image = r#"json:{"driver":"vmdk","file":{"driver":"raw","offset":512,"file":"x"}}"#;
+        assert!(is_itself(image, r#"json:{"offset":512,"file":"x","driver":"raw"}"#));
+        for other in ["/etc/secret/secretKey", r#"json:{"driver":"file","filename":"/etc/x"}"#] {
+            assert!(!is_itself(image, other) && !is_itself("/ova/d.vmdk", other), "{other}");
         }
     }
 

@@ -45,6 +45,8 @@ pub enum OvaError {
     NoDisk { ovf: Name, file: Name, ova: String, cut: &'static str },
     #[error("of the disk {file} piece {missing} is missing")]
     Piece { file: Name, missing: usize },
+    #[error("{file} has {bytes} bytes, but the description says {expected}: it is cut off")]
+    Short { file: String, bytes: u64, expected: u64 },
     #[error("the manifest {manifest}")]
     Manifest { manifest: Name, source: ManifestError },
     #[error("the manifest {manifest} has {source}")]
@@ -58,7 +60,7 @@ pub enum OvaError {
     #[error("{what} needs {bytes} bytes unpacked, but there is room for {free} only")]
     NoRoom { what: String, bytes: u64, free: u64 },
     #[error(
-        "{what} becomes larger than {most} bytes when it is unpacked, which is more than its disk can have"
+        "{what} becomes larger than {most} bytes when it is unpacked, which is more than it has reason to"
     )]
     Bomb { what: String, most: u64 },
     #[error("{what} cannot be unpacked")]
@@ -82,16 +84,18 @@ impl OvaError {
             Self::Missing(_) | Self::NoDisk { .. } | Self::Piece { .. } | Self::NoOvf { .. } => {
                 Class::NotFound
             }
-            Self::Read { .. } | Self::Unpack { .. } | Self::Zip { .. } | Self::Disk { .. } => {
-                Class::Io
-            }
-            Self::Tar { source, .. } if source.is_damage() => Class::Io,
-            Self::Checksum { .. } => Class::Integrity,
-            Self::NoRoom { .. } => Class::NoSpace,
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Class::NoSpace
             }
-            Self::Write { .. } => Class::Io,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Unpack { .. }
+            | Self::Zip { .. }
+            | Self::Disk { .. }
+            | Self::Short { .. } => Class::Io,
+            Self::Tar { source, .. } if source.is_damage() => Class::Io,
+            Self::Checksum { .. } => Class::Integrity,
+            Self::NoRoom { .. } => Class::NoSpace,
             Self::Cancelled => Class::Terminated,
             _ => Class::Config,
         }

@@ -19,6 +19,8 @@ pub struct Found {
     pub chosen: Option<Name>,
     /// Where virt-v2v finds the same.
     pub path: Option<PathBuf>,
+    /// What an operator should know.
+    pub notes: Vec<String>,
 }
 
 impl Work<'_> {
@@ -27,14 +29,14 @@ impl Work<'_> {
         let (path, chosen) = package::locate(path)?;
         if path.is_dir() {
             let contents = Contents::of_folder(&path)?;
-            return Ok(Found { contents, chosen, path: Some(path) });
+            return Ok(Found { contents, chosen, path: Some(path), notes: Vec::new() });
         }
         let shown = path.display().to_string();
         let head = Piece::file(path.clone(), HEAD_BYTES).read_local(&path, HEAD_BYTES)?;
         match package::kind(&shown, &head)? {
             Kind::Tar => {
                 let contents = Contents::of_tar(&path)?;
-                Ok(Found { contents, chosen: None, path: Some(path) })
+                Ok(Found { contents, chosen: None, path: Some(path), notes: Vec::new() })
             }
             Kind::Packed(packing) => self.unpacked(packing, path).await,
             // Its name says something else.
@@ -52,7 +54,7 @@ impl Work<'_> {
             Kind::Tar => {
                 let listing = ranges::list(remote, url, first, bytes).await?;
                 let contents = Contents::of_listing(shown, listing, &store);
-                Ok(Found { contents, chosen: None, path: None })
+                Ok(Found { contents, chosen: None, path: None, notes: Vec::new() })
             }
             Kind::Packed(packing) => {
                 let piece = Piece { store, offset: 0, size: bytes, whole: true };
@@ -65,8 +67,8 @@ impl Work<'_> {
             }
             Kind::Ovf => {
                 let (ovf, bytes) = remote.read(url, 0, ovf::MOST_BYTES.min(bytes)).await?;
-                let contents = self.beside(url, &shown, &ovf, bytes).await?;
-                Ok(Found { contents, chosen: None, path: None })
+                let (contents, notes) = self.beside(url, &shown, &ovf, bytes).await?;
+                Ok(Found { contents, chosen: None, path: None, notes })
             }
         }
     }
@@ -78,7 +80,8 @@ impl Work<'_> {
         shown: &str,
         ovf: &[u8],
         bytes: u64,
-    ) -> Result<Contents, Failure> {
+    ) -> Result<(Contents, Vec<String>), Failure> {
+        let (remote, mut notes) = (self.remote()?, Vec::new());
         let piece = |url, size| Piece { store: Store::Url(url), offset: 0, size, whole: true };
         let file = url.path_segments().and_then(|mut s| s.next_back()).unwrap_or_default();
         let file = percent_encoding::percent_decode_str(file).decode_utf8_lossy();
@@ -88,7 +91,8 @@ impl Work<'_> {
         let parsed = ovf::Ovf::parse(ovf);
         let parsed = parsed.map_err(|source| OvaError::Ovf { ovf: shown.to_owned(), source })?;
         let mut files = BTreeMap::from([(name.clone(), piece(url.clone(), bytes))]);
-        let mut wanted = vec![name.sibling(&format!("{stem}.mf")).map_err(named)?];
+        let manifest = name.sibling(&format!("{stem}.mf")).map_err(named)?;
+        let mut wanted = Vec::new();
         for disk in &parsed.disks {
             let refers = |source| OvaError::Reference { ovf: shown.to_owned(), source };
             let disk_file = name.sibling(&disk.href).map_err(refers)?;
@@ -97,19 +101,28 @@ impl Work<'_> {
                 wanted.push(disk_file);
                 continue;
             }
-            for file in pieces.take(10_000) {
+            for (number, file) in pieces.take(10_000).enumerate() {
                 let at = address(url, &file)?;
-                let Some(size) = self.remote()?.size(&at).await? else { break };
+                // The first must be there; which one is the last is known by the next.
+                let size = match number {
+                    0 => remote.size(&at).await?,
+                    _ => remote.size_of_optional(&at, &mut notes).await?,
+                };
+                let Some(size) = size else { break };
                 files.insert(file, piece(at, size));
             }
         }
         for file in wanted {
             let at = address(url, &file)?;
-            if let Some(size) = self.remote()?.size(&at).await? {
+            if let Some(size) = remote.size(&at).await? {
                 files.insert(file, piece(at, size));
             }
         }
-        Ok(Contents::of_files(shown.to_owned(), files))
+        let at = address(url, &manifest)?;
+        if let Some(size) = remote.size_of_optional(&at, &mut notes).await? {
+            files.insert(manifest, piece(at, size));
+        }
+        Ok((Contents::of_files(shown.to_owned(), files), notes))
     }
 
     /// An archive that has to be unpacked.
@@ -122,7 +135,7 @@ impl Work<'_> {
         fs::create_dir_all(&into)
             .map_err(|source| OvaError::Write { what: into.display().to_string(), source })?;
         let contents = Contents::of_folder(&into)?;
-        Ok(Found { contents, chosen: None, path: Some(into) })
+        Ok(Found { contents, chosen: None, path: Some(into), notes: Vec::new() })
     }
 
     /// A description or a manifest.

@@ -4,6 +4,7 @@
 //! description, whose disks are qcow2 overlays over the bytes where they are (in the archive, or on the server), so that
 //! nothing is copied twice. Only what is compressed or in pieces is unpacked first. Nothing is written beside the OVA.
 
+mod answer;
 mod disk;
 mod error;
 mod find;
@@ -36,6 +37,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tar::BLOCK;
 use unpack::Room;
 
 const CHECK: &str = "source";
@@ -107,6 +109,9 @@ impl Work<'_> {
             Place::Local(path) => self.find(path).await?,
             Place::Url(url) => self.find_at(url).await?,
         };
+        for note in &found.notes {
+            report.note(CHECK, note.as_str(), "see whether the OVA is complete on the server");
+        }
         let ovf_name = found.contents.ovf(found.chosen.as_ref())?;
         let ovf = self.small(&found.contents, &ovf_name).await?;
         let mut manifests = Vec::new();
@@ -117,6 +122,7 @@ impl Work<'_> {
         }
         let mut package = Package::new(found.contents, ovf_name, &ovf, &manifests)?;
         let files = package.disk_files()?;
+        package.check_sizes(&files)?;
         for name in files.iter().zip(&package.ovf.disks).filter(|(f, d)| d.gzip || f.len() > 1) {
             for file in name.0 {
                 self.bring(&mut package.contents, file).await?;
@@ -142,7 +148,7 @@ impl Work<'_> {
         for image in &images {
             sizes.push(image.measure(self.toolbox).await?);
         }
-        compare(&package, &sizes, report);
+        compare(&package, &images, &sizes, report)?;
         let path = match path {
             Some(path) => path,
             None => disk::folder(self.toolbox, &self.dir, &package.ovf, &images, &sizes).await?,
@@ -191,11 +197,16 @@ impl Work<'_> {
     ) -> Result<Piece, Failure> {
         let mut room = Room::of(&self.dir, Arc::clone(&self.cancelled));
         let (what, gzip, capacity) = (name.to_owned(), disk.gzip, disk.capacity);
+        let packed: u64 = pieces.iter().map(|p| p.size).sum();
         tracing::info!(file = name, "unpacking the disk");
         let file = into.clone();
         blocking(move || unpack::disk(&what, pieces, gzip, &file, capacity, &mut room)).await?;
         let meta = fs::metadata(&into);
         let bytes = meta.map_err(|source| OvaError::Read { what: name.to_owned(), source })?.len();
+        let most = bytes.max(packed);
+        if let Some(expected) = disk.size.filter(|expected| most < *expected) {
+            return Err(OvaError::Short { file: name.to_owned(), bytes: most, expected }.into());
+        }
         Ok(Piece::file(into, bytes))
     }
 
@@ -248,8 +259,14 @@ impl Work<'_> {
                 socket.clone()
             } else {
                 let socket = self.dir.join(format!("url{}.sock", servers.len()));
-                let plugin = self.remote()?.plugin(url);
-                servers.push(Nbdkit::start(self.toolbox, plugin, &socket).await?);
+                let remote = self.remote()?;
+                servers.push(Nbdkit::start(self.toolbox, remote.plugin(url), &socket).await?);
+                let size = nbdkit::size(self.toolbox, &socket).await?;
+                // qemu counts in sectors.
+                let known = remote.known_size(url).map(|s| s.next_multiple_of(BLOCK));
+                if known.is_some_and(|known| known != size) {
+                    return Err(Remote::changed(url));
+                }
                 sockets.insert(url.clone(), socket.clone());
                 socket
             };
@@ -264,17 +281,24 @@ impl Work<'_> {
     }
 }
 
-/// The description may say something else than the disks.
-fn compare(package: &Package, sizes: &[u64], report: &mut Report) {
-    for (disk, size) in package.ovf.disks.iter().zip(sizes) {
-        if let Some(capacity) = disk.capacity.filter(|c| c != size) {
-            let message = format!(
-                "the disk {} has {size} bytes, but the description says {capacity}",
-                disk.href
-            );
-            report.note(CHECK, message, "the disk itself is believed");
+/// The description may say something else than the disks. One without a format of its own has no other way to be whole.
+fn compare(
+    package: &Package,
+    images: &[disk::Image],
+    sizes: &[u64],
+    report: &mut Report,
+) -> Result<(), OvaError> {
+    for ((disk, image), size) in package.ovf.disks.iter().zip(images).zip(sizes) {
+        let Some(capacity) = disk.capacity.filter(|c| c != size) else { continue };
+        if image.is_raw() && disk.lacks(*size) {
+            let file = disk.href.clone();
+            return Err(OvaError::Short { file, bytes: *size, expected: capacity });
         }
+        let message =
+            format!("the disk {} has {size} bytes, but the description says {capacity}", disk.href);
+        report.note(CHECK, message, "the disk itself is believed");
     }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

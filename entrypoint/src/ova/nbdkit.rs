@@ -1,10 +1,13 @@
 //! Serves a file of a web server to qemu while virt-v2v runs: one nbdkit for each.
 
+use super::place::hide_queries;
 use crate::failure::{Class, Failure};
+use crate::guest::image::ImageInfo;
 use crate::supervise::stop::Stop;
 use crate::supervise::{self, Heard, Spec};
 use crate::tool_run;
 use crate::toolbox::Toolbox;
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +74,24 @@ impl Drop for Nbdkit {
     }
 }
 
+/// How long the file is that is served there, by qemu.
+pub async fn size(toolbox: &Toolbox, socket: &Path) -> Result<u64, Failure> {
+    let server = json!({"type": "unix", "path": socket.to_string_lossy()});
+    let file = json!({"driver": "nbd", "export": "", "server": server});
+    let image = format!("json:{}", json!({"driver": "raw", "file": file}));
+    let answer = toolbox.ask("qemu-img", &["info", "--output=json", &image], START_LIMIT).await;
+    let missing = || Failure::new(Class::Tool, "qemu-img is not installed or does not answer");
+    let (_, text) = answer.ok_or_else(missing)?;
+    let start = text.find('{').unwrap_or(0);
+    let failed = |_| {
+        Failure::new(
+            Class::Network,
+            format!("nbdkit does not serve the OVA's file: {}", text.trim()),
+        )
+    };
+    Ok(ImageInfo::parse(&text.as_bytes()[start..]).map_err(failed)?.virtual_size)
+}
+
 async fn run(
     program: PathBuf,
     env: Vec<(OsString, OsString)>,
@@ -92,8 +113,10 @@ async fn run(
         &stop,
         |heard| {
             if let Heard::Output(line, _) = heard {
+                // It names the address, whose query may be a signature.
+                let line = hide_queries(line);
                 tracing::warn!(tool = "nbdkit", "{line}");
-                line.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
             }
         },
     );

@@ -27,8 +27,14 @@ pub struct Disk {
     pub gzip: bool,
     /// The file is split into `href.000000000`, …
     pub chunked: bool,
+    /// Of each piece but the last.
+    pub chunk_size: Option<u64>,
+    /// Of the file, all its pieces together.
+    pub size: Option<u64>,
     /// As the guest sees it.
     pub capacity: Option<u64>,
+    /// What `capacity` counts in.
+    pub unit: u64,
     href_at: Range<usize>,
     compression_at: Option<Range<usize>>,
 }
@@ -120,6 +126,14 @@ impl Ovf {
     }
 }
 
+impl Disk {
+    /// Whether a disk of so many bytes lacks some. A capacity in GiB may be rounded up.
+    pub fn lacks(&self, bytes: u64) -> bool {
+        let rounded = bytes.checked_next_multiple_of(self.unit.max(1)).unwrap_or(u64::MAX);
+        self.capacity.is_some_and(|capacity| rounded < capacity)
+    }
+}
+
 fn disks(root: Node<'_, '_>, system: Node<'_, '_>) -> Result<Vec<Disk>, OvfError> {
     let items = children(system, "VirtualHardwareSection").flat_map(|h| children(h, "Item"));
     let hard = items.filter(|i| setting(*i, "ResourceType") == Some(HARD_DISK));
@@ -162,7 +176,10 @@ fn disk(root: Node<'_, '_>, index: usize, reference: &str) -> Result<Disk, OvfEr
         format: value(disk, "format").and_then(format),
         gzip,
         chunked: value(file, "chunkSize").is_some(),
-        capacity: capacity(disk),
+        chunk_size: number(file, "chunkSize"),
+        size: number(file, "size"),
+        capacity: unit(disk).zip(number(disk, "capacity")).and_then(|(u, n)| n.checked_mul(u)),
+        unit: unit(disk).unwrap_or(1),
         href_at: href.range_value(),
         compression_at: compression.map(|c| c.range_value()),
     })
@@ -183,19 +200,22 @@ fn format(address: &str) -> Option<ImageFormat> {
     .map(|(_, format)| format)
 }
 
-/// `ovf:capacity` in its unit: `byte`, `byte * 2^30`, `byte * 1024^3`. `None` for one that is left to be filled in (`${…}`).
-fn capacity(disk: Node<'_, '_>) -> Option<u64> {
-    let number: u64 = value(disk, "capacity")?.trim().parse().ok()?;
+/// `None` also for one that is left to be filled in (`${…}`).
+fn number(node: Node<'_, '_>, name: &str) -> Option<u64> {
+    value(node, name)?.trim().parse().ok()
+}
+
+/// Of `ovf:capacity`: `byte`, `byte * 2^30`, `byte * 1024^3`.
+fn unit(disk: Node<'_, '_>) -> Option<u64> {
     let unit: String =
         value(disk, "capacityAllocationUnits").unwrap_or("byte").split_whitespace().collect();
-    let factor = match unit.strip_prefix("byte*") {
-        None => (unit == "byte").then_some(1)?,
+    match unit.strip_prefix("byte*") {
+        None => (unit == "byte").then_some(1),
         Some(power) => {
             let (base, exponent) = power.split_once('^').unwrap_or((power, "1"));
-            base.parse::<u64>().ok()?.checked_pow(exponent.parse().ok()?)?
+            base.parse::<u64>().ok()?.checked_pow(exponent.parse().ok()?)
         }
-    };
-    number.checked_mul(factor)
+    }
 }
 
 fn is(node: Node<'_, '_>, name: &str) -> bool {

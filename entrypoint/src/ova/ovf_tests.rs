@@ -105,6 +105,16 @@ fn capacities_have_units() {
     assert_eq!(capacity_of("${size}", "byte"), None);
 }
 
+#[test]
+fn a_disk_lacks_bytes_when_it_is_smaller_than_its_rounded_capacity() {
+    let text = ovf(&[("a", "ovf:size=\" 7 \" ovf:chunkSize=\"5\"")]);
+    let disk = Ovf::parse(text.as_bytes()).unwrap().disks.remove(0);
+    assert_eq!((disk.size, disk.chunk_size, disk.unit), (Some(7), Some(5), 1 << 20));
+    assert!(disk.lacks(63 << 20) && !disk.lacks((63 << 20) + 1) && !disk.lacks(64 << 20));
+    let text = text.replace("byte * 2^20", "byte * 0");
+    assert!(!Ovf::parse(text.as_bytes()).unwrap().disks[0].lacks(0));
+}
+
 proptest! {
     #[test]
     fn nothing_makes_it_panic(at in 0..900_usize, text in "[<>\"&;a-z/=]{0,6}") {

@@ -120,7 +120,8 @@ fn is_tar(head: &[u8]) -> bool {
 impl Contents {
     /// Of a tar archive.
     pub fn of_listing(shown: String, listing: Listing, store: &Store) -> Self {
-        let plain = listing.members.iter().all(|m| m.as_written && m.name.is_plain());
+        let plain =
+            listing.members.iter().all(|m| m.as_written && m.name.is_plain()) && !listing.unusual;
         let piece = |offset, size| Piece { store: store.clone(), offset, size, whole: false };
         let files =
             listing.members.into_iter().map(|m| (m.name, piece(m.offset, m.size))).collect();
@@ -263,6 +264,27 @@ impl Package {
     /// The files of each disk in order: one, or its pieces.
     pub fn disk_files(&self) -> Result<Vec<Vec<Name>>, OvaError> {
         self.ovf.disks.iter().map(|disk| self.files_of(disk)).collect()
+    }
+
+    /// Fails for a disk whose files have less than the description says. Of a compressed one that may be the size unpacked.
+    pub fn check_sizes(&self, files: &[Vec<Name>]) -> Result<(), OvaError> {
+        for (disk, names) in self.ovf.disks.iter().zip(files) {
+            let size = |name: &Name| self.contents.files.get(name).map_or(0, |p| p.size);
+            if let (Some(expected), Some((_, all_but_last))) = (disk.chunk_size, names.split_last())
+                && let Some(file) = all_but_last.iter().find(|n| size(n) < expected)
+            {
+                return Err(OvaError::Short {
+                    file: file.to_string(),
+                    bytes: size(file),
+                    expected,
+                });
+            }
+            let bytes = names.iter().map(size).fold(0, u64::saturating_add);
+            if let Some(expected) = disk.size.filter(|expected| bytes < *expected && !disk.gzip) {
+                return Err(OvaError::Short { file: disk.href.clone(), bytes, expected });
+            }
+        }
+        Ok(())
     }
 
     fn files_of(&self, disk: &ovf::Disk) -> Result<Vec<Name>, OvaError> {

@@ -80,6 +80,28 @@ fn a_missing_disk_and_a_reference_out_are_errors() {
 }
 
 #[test]
+fn files_that_are_too_short_are_errors() {
+    let short = |attributes: &str, files: &[(&str, u64)]| {
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let mut package = package("w.ovf", &ovf(&[("d.vmdk", attributes)]), &names);
+        for (file, size) in files {
+            package.contents.files.get_mut(&name(file)).unwrap().size = *size;
+        }
+        package.check_sizes(&package.disk_files().unwrap()).is_err()
+    };
+    let size = "ovf:size=\"25\"";
+    assert!(short(size, &[("d.vmdk", 24)]) && !short(size, &[("d.vmdk", 25)]));
+    assert!(!short("", &[("d.vmdk", 0)]) && !short("ovf:size=\"${x}\"", &[("d.vmdk", 0)]));
+    let (a, b, c) = ("d.vmdk.000000000", "d.vmdk.000000001", "d.vmdk.000000002");
+    let chunks = "ovf:size=\"25\" ovf:chunkSize=\"10\"";
+    assert!(!short(chunks, &[(a, 10), (b, 10), (c, 5)]));
+    assert!(short(chunks, &[(a, 10), (b, 10)]), "the last is missing");
+    assert!(short("ovf:chunkSize=\"10\"", &[(a, 9), (b, 10), (c, 5)]));
+    // That size may be the one before compressing.
+    assert!(!short("ovf:size=\"25\" ovf:compression=\"gzip\"", &[("d.vmdk", 9)]));
+}
+
+#[test]
 fn forms_are_told_apart() {
     let mut tar = ::tar::Header::new_old();
     tar.set_size(1);

@@ -112,9 +112,57 @@ pub fn without_secrets(url: &Url) -> String {
     format!("{}://{host}{port}{}{query}", url.scheme(), url.path())
 }
 
+/// The same for what a tool says: no address in it keeps its query.
+pub fn hide_queries(text: &str) -> String {
+    let mut hidden = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, address) = rest.split_at(start + 3);
+        hidden.push_str(before);
+        let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>".contains(c);
+        let end = address.find(is_end).unwrap_or(address.len());
+        match address[..end].find('?') {
+            None => hidden.push_str(&address[..end]),
+            Some(query) => {
+                hidden.push_str(&address[..query]);
+                hidden.push_str("?...");
+                // A bracket or colon at the end is the sentence's.
+                let inner = address[query..end].trim_end_matches([']', ')', ':', ',', '.']);
+                hidden.push_str(&address[query + inner.len()..end]);
+            }
+        }
+        rest = &address[end..];
+    }
+    hidden + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tools_say_has_no_queries() {
+        for (said, shown) in [
+            (
+                "nbdkit: curl[1]: error: problem doing HEAD request to fetch size of URL [https://h/a.ova?X-Sig=s3cret&b[]=1]: 403",
+                "nbdkit: curl[1]: error: problem doing HEAD request to fetch size of URL [https://h/a.ova?...]: 403",
+            ),
+            ("http://a/?s3cret and HTTPS://b/?s3cret", "http://a/?... and HTTPS://b/?..."),
+            ("is it? http://a/b no", "is it? http://a/b no"),
+            ("", ""),
+        ] {
+            assert_eq!(hide_queries(said), shown);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_stays(before in ".{0,9}", query in "[!#-&(-;=?-~]{1,30}", after in "( .{0,9})?") {
+            let query = format!("{query}s3cret=");
+            let hidden = hide_queries(&format!("{before}https://h/x?{query}{after}"));
+            proptest::prop_assert!(!hidden.contains("s3cret"), "{}", hidden);
+        }
+    }
 
     #[test]
     fn paths_and_addresses() {

@@ -2,7 +2,7 @@
 
 use super::names::{Name, NameError};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::rc::Rc;
 use tar::{Archive, Entry, EntryType};
@@ -35,6 +35,8 @@ pub struct Listing {
     pub members: Vec<Member>,
     /// The archive ends with its mark, and not just somewhere.
     pub has_end: bool,
+    /// It has extended headers that not every program heeds.
+    pub unusual: bool,
 }
 
 /// What is wrong with an archive.
@@ -72,6 +74,14 @@ pub enum TarError {
     /// Which of them is meant?
     #[error("it has two files with the name {0}")]
     Twice(Name),
+    /// Which of the readings is meant?
+    #[error("at {name} it has {what}, which programs read differently")]
+    Ambiguous {
+        /// Where.
+        name: String,
+        /// What it is.
+        what: &'static str,
+    },
     /// Too many.
     #[error("it has more than {MOST_MEMBERS} files")]
     Many,
@@ -90,6 +100,7 @@ pub fn list(reader: impl Read + Seek, bytes: u64) -> Result<Listing, TarError> {
     let mut archive = Archive::new(metered);
     let mut listing = Listing::default();
     let (mut seen, mut after, mut end) = (HashSet::new(), "its beginning".to_owned(), 0);
+    let mut headers = Headers::default();
     let broken = |after: &str, source| TarError::Broken { after: after.to_owned(), source };
     let mut entries = archive.entries_with_seek().map_err(|e| broken(&after, e))?;
     loop {
@@ -97,6 +108,7 @@ pub fn list(reader: impl Read + Seek, bytes: u64) -> Result<Listing, TarError> {
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(|e| broken(&after, e))?;
         let (offset, size) = (entry.raw_file_position(), entry.size());
+        listing.unusual |= !headers.are_usual(&mut entry)?;
         let Some((name, as_written)) = file_name(&mut entry)? else { continue };
         end = offset.saturating_add(size);
         if end > bytes {
@@ -113,6 +125,73 @@ pub fn list(reader: impl Read + Seek, bytes: u64) -> Result<Listing, TarError> {
     }
     listing.has_end = end.next_multiple_of(BLOCK) + BLOCK <= bytes;
     Ok(listing)
+}
+
+/// Looks at the headers before each entry: whether GNU tar, which virt-v2v asks, reads them as we do.
+#[derive(Debug, Default)]
+pub struct Headers {
+    /// Where the entry before ended.
+    end: u64,
+}
+
+impl Headers {
+    /// Whether there is nothing in them that one program heeds and another does not. Where that is a name or a place, the
+    /// entry is refused: there is no telling which one is meant.
+    pub fn are_usual<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<bool, TarError> {
+        let global = entry.header().entry_type() == EntryType::XGlobalHeader;
+        let extended = entry.raw_header_position() > self.end;
+        let end = entry.raw_file_position().saturating_add(entry.size());
+        self.end = end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        let path = entry.path_bytes().into_owned();
+        let name: String = String::from_utf8_lossy(&path).chars().take(100).collect();
+        let differs = |what| Err(TarError::Ambiguous { name: name.clone(), what });
+        if global && extended {
+            return differs("a header for the next file before one for all files");
+        }
+        let header = entry.header().as_bytes();
+        let (magic, version, prefix) = (&header[257..263], &header[263..265], header[345]);
+        if magic == b"ustar\0" && version != b"00" && prefix != 0 {
+            return differs("a long name in a header of an unknown version");
+        }
+        let records = entry.pax_extensions();
+        let records = records.map_err(|source| TarError::Broken { after: name.clone(), source })?;
+        let Some(records) = records else { return Ok(true) };
+        let (mut usual, mut seen) = (true, BTreeMap::new());
+        for record in records {
+            let Ok(record) = record else { return differs("a damaged extended header") };
+            let (key, value) = (record.key_bytes(), record.value_bytes());
+            let matters = matters(key);
+            usual &= !global || key == b"comment";
+            if !key.first().is_some_and(u8::is_ascii_graphic) || key.contains(&0) {
+                return differs("an extended header with an unreadable key");
+            }
+            if matters && global {
+                return differs("a name or a size for all files");
+            }
+            if key == b"size" && !is_number(value) {
+                return differs("a size that is no number");
+            }
+            if key == b"path" && value != path {
+                return differs("two names for one file");
+            }
+            if let Some(before) = seen.insert(key, value) {
+                usual = false;
+                if matters && before != value {
+                    return differs("two values for one key of an extended header");
+                }
+            }
+        }
+        Ok(usual)
+    }
+}
+
+fn is_number(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Keys that change what a file is called or where it is.
+fn matters(key: &[u8]) -> bool {
+    matches!(key, b"path" | b"linkpath" | b"size" | b"hdrcharset") || key.starts_with(b"GNU.")
 }
 
 /// The name of an entry that is a file; `None` for a folder. Also says whether it is written as it is read.

@@ -77,6 +77,51 @@ fn what_no_ova_has_is_refused() {
     }
 }
 
+/// A record of an extended header.
+fn record(text: &str) -> Vec<u8> {
+    let length = (text.len() + 3..text.len() + 9)
+        .find(|n| n.to_string().len() + text.len() + 2 == *n)
+        .unwrap();
+    format!("{length} {text}\n").into_bytes()
+}
+
+#[test]
+fn what_programs_read_differently_is_refused_or_remembered() {
+    let (global, local) = (EntryType::XGlobalHeader, EntryType::XHeader);
+    let with = |kind, records: &[&str]| {
+        let records: Vec<u8> = records.iter().flat_map(|r| record(r)).collect();
+        archive(&[(kind, b"h", &records), (EntryType::Regular, b"a.ovf", b"x")])
+    };
+    for (bytes, unusual) in [
+        (with(global, &["comment=0123"]), false),
+        (with(global, &["mtime=1"]), true),
+        (with(local, &["path=b.ovf", "size=1", "mtime=1"]), false),
+        (with(local, &["mtime=1", "mtime=2"]), true),
+        (with(local, &["path=b.ovf", "path=b.ovf"]), true),
+    ] {
+        assert_eq!(listed(&bytes).unwrap().unusual, unusual);
+    }
+    let damaged = [record("path=a"), b" 9 path=b\n".to_vec()].concat();
+    let file: Raw<'_> = (EntryType::Regular, b"a.ovf", b"x");
+    let comment = record("comment=1");
+    let hidden = record("path=b.ovf");
+    for bytes in [
+        with(global, &["path=b.ovf"]),
+        with(global, &["size=0"]),
+        with(global, &["GNU.sparse.name=b"]),
+        with(local, &["path=a", "path=b"]),
+        with(local, &["size=1", "size=0"]),
+        with(local, &["size=+1"]),
+        with(local, &[" path=b"]),
+        archive(&[(local, b"h", &damaged), file]),
+        archive(&[(local, b"h", &hidden), (global, b"g", &comment), file]),
+        archive(&[(EntryType::GNULongName, b"l", b"long\0"), (local, b"h", &hidden), file]),
+    ] {
+        let e = listed(&bytes).unwrap_err();
+        assert!(matches!(e, TarError::Ambiguous { .. }) && !e.is_damage(), "{e}");
+    }
+}
+
 #[test]
 fn a_truncated_archive_names_the_file() {
     let bytes = archive(&[

@@ -22,6 +22,8 @@ use zip::ZipArchive;
 const RESERVE: u64 = 1 << 30;
 /// `xz -9` needs 65 MiB to unpack; an archive that wants more is made to hurt.
 const XZ_MEMORY: u64 = 128 << 20;
+/// An appliance may bring its installation media; more of what is not needed is made to keep us busy.
+const MOST_BALLAST: u64 = 64 << 30;
 const BUFFER: usize = 1 << 20;
 
 /// How an archive is packed as a whole.
@@ -104,7 +106,7 @@ pub fn archive(packing: Packing, file: &Path, into: &Path, room: Room) -> Result
     let shown = file.display().to_string();
     let open = File::open(file).map_err(|source| OvaError::Read { what: shown.clone(), source })?;
     let open = BufReader::with_capacity(BUFFER, open);
-    let mut out = Out { into, room, ovf: None };
+    let mut out = Out { into, room, ballast: MOST_BALLAST, ovf: None };
     match packing {
         Packing::Gzip => out.tar(&shown, MultiGzDecoder::new(open)),
         Packing::Xz => {
@@ -151,6 +153,8 @@ fn create(path: &Path) -> Result<File, OvaError> {
 struct Out<'a> {
     into: &'a Path,
     room: Room,
+    /// So much may still come that is not needed.
+    ballast: u64,
     /// Once it has come.
     ovf: Option<(Name, Ovf)>,
 }
@@ -164,12 +168,13 @@ impl Out<'_> {
         let tar_error = |source| OvaError::Tar { ova: shown.to_owned(), source };
         let (metered, budget) = Metered::new(decoder);
         let mut archive = ::tar::Archive::new(metered);
-        let mut after = "its beginning".to_owned();
+        let (mut after, mut headers) = ("its beginning".to_owned(), tar::Headers::default());
         let mut entries = archive.entries().map_err(|e| broken(&after, e))?;
         loop {
             budget.set(2 << 20);
             let Some(entry) = entries.next() else { return Ok(()) };
             let mut entry = entry.map_err(|e| broken(&after, e))?;
+            headers.are_usual(&mut entry).map_err(tar_error)?;
             budget.set(u64::MAX);
             let size = entry.size();
             let name = tar::file_name(&mut entry).map_err(tar_error)?;
@@ -178,8 +183,19 @@ impl Out<'_> {
                 name.as_str().clone_into(&mut after);
             }
             // What is left of it is read here, where it counts as content.
-            io::copy(&mut entry, &mut io::sink()).map_err(|e| broken(&after, e))?;
+            self.skip(&mut entry).map_err(|e| match e {
+                OvaError::Unpack { source, .. } => broken(&after, source),
+                e => e,
+            })?;
         }
+    }
+
+    /// Reads what nobody needs.
+    fn skip(&mut self, reader: &mut impl Read) -> Result<(), OvaError> {
+        let what = "what the archive has besides the guest";
+        let mut no_room = Room { free: u64::MAX, ..self.room.clone() };
+        self.ballast -= no_room.fill(what, reader, &mut io::sink(), self.ballast)?;
+        Ok(())
     }
 
     fn zip(&mut self, shown: &str, reader: BufReader<File>) -> Result<(), OvaError> {

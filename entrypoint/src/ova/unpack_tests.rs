@@ -154,3 +154,26 @@ fn nothing_is_written_when_nobody_waits() {
     let result = room.fill("x", &mut &b"abc"[..], &mut out, 9);
     assert!(matches!(result, Err(OvaError::Cancelled)) && out.is_empty());
 }
+
+#[test]
+fn what_is_not_needed_is_read_with_a_limit_and_only_while_somebody_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let ovf_text = ovf(&[("d.vmdk", "")]);
+    let files: [(&str, &[u8]); 3] = [
+        ("w.ovf", ovf_text.as_bytes()),
+        ("a.iso", &vec![0; 3 << 20]),
+        ("b.iso", &vec![0; 3 << 20]),
+    ];
+    let read = |ballast, files: &[(&str, &[u8])], room, ovf, into: &str| {
+        let into = dir.path().join(into);
+        Out { into: &into, room, ballast, ovf }.tar("x.ova", io::Cursor::new(tar_of(files)))
+    };
+    read(6 << 20, &files, room(1 << 30), None, "enough").unwrap();
+    let e = read(5 << 20, &files, room(1 << 30), None, "less").unwrap_err();
+    assert!(matches!(&e, OvaError::Bomb { what, .. } if what.contains("besides")), "{e}");
+    let mut nobody = room(1 << 30);
+    nobody.cancelled = Arc::new(AtomicBool::new(true));
+    let known = Some((Name::parse(b"w.ovf").unwrap(), Ovf::parse(ovf_text.as_bytes()).unwrap()));
+    let e = read(9 << 20, &files[1..], nobody, known, "nobody").unwrap_err();
+    assert!(matches!(e, OvaError::Cancelled), "{e}");
+}

@@ -2,6 +2,7 @@
 //!
 //! Passwords go to curl in a file of the run's own folder and to nbdkit by the name of their file.
 
+use super::answer::{Answer, Version, WRITE_OUT};
 use super::place::without_secrets;
 use crate::failure::{Class, Failure};
 use crate::preflight::Report;
@@ -9,16 +10,24 @@ use crate::secret;
 use crate::toolbox::Toolbox;
 use crate::vsphere::access::{self, Anchors, Given, TrustMode};
 use crate::vsphere::anchors::{self, SYSTEM_CA};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
-/// A server that says nothing for a minute is given up earlier, by curl itself.
-const LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// A transfer may take so long, and longer by what is asked for at this many bytes in a second. A server that says nothing
+/// for a minute is given up earlier, by curl itself.
+const BASE_SECONDS: u64 = 120;
+const SLOWEST: u64 = 32 << 10;
+/// No more is asked again then, nor when the server wants a longer pause.
+const RETRY_SECONDS: u64 = 120;
+/// The page of a redirection counts, too.
+const LEAST_LIMIT: u64 = 64 << 10;
 /// Large enough for a fast link, small enough to begin again.
 const PART_BYTES: u64 = 64 << 20;
 /// For a request whose connection breaks, and the first of the pauses between, which double.
@@ -26,8 +35,6 @@ const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const CONFIG: &str = "curl.conf";
 const FETCHED: &str = "fetched";
-/// Begins curl's own line.
-const MARK: &str = "v2v-pod answer ";
 
 /// Who asks, and whom he trusts.
 #[derive(Debug, Clone, Default)]
@@ -50,18 +57,12 @@ pub struct Remote {
     config: String,
     /// For nbdkit's curl plugin.
     plugin: Vec<String>,
+    /// Of the files that were looked at.
+    known: Arc<Mutex<BTreeMap<Url, Version>>>,
     /// `ca`, `thumbprint`, `insecure` or `none`.
     pub trust: &'static str,
     /// For the result.
     pub warnings: Vec<String>,
-}
-
-/// What a server answered.
-struct Answer {
-    status: u16,
-    total: Option<u64>,
-    text: String,
-    code: Option<i32>,
 }
 
 impl Remote {
@@ -79,12 +80,17 @@ impl Remote {
             dir: dir.to_owned(),
             config: String::from("silent\nshow-error\ngloboff\nlocation\nmax-redirs = 5\n"),
             plugin: Vec::new(),
+            known: Arc::default(),
             trust: "none",
             warnings: Vec::new(),
         };
         let verified = url.scheme() == "https";
         remote.log_in(url, login, verified || mode == TrustMode::Insecure)?;
         if !verified {
+            let wanted = thumbprint.is_some() || login.ca.is_some() || mode != TrustMode::Auto;
+            if wanted && mode != TrustMode::Insecure {
+                return Err(unverifiable(url));
+            }
             let warning =
                 format!("{} is read without encryption, and not verified", without_secrets(url));
             report.note("trust", &*warning, "use an https:// URL");
@@ -176,14 +182,33 @@ impl Remote {
     pub async fn size(&self, url: &Url) -> Result<Option<u64>, Failure> {
         match self.fetch(url, 0, 1).await? {
             Answer { status: 404 | 410, .. } => Ok(None),
-            answer => Self::good(url, &answer).map(Some),
+            answer => self.good(url, 0, &answer).map(Some),
+        }
+    }
+
+    /// The same of a file that need not be there: an object store that may not be listed answers with 403 then.
+    pub async fn size_of_optional(
+        &self,
+        url: &Url,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<u64>, Failure> {
+        match self.fetch(url, 0, 1).await? {
+            Answer { status: 404 | 410, .. } => Ok(None),
+            Answer { status: 403, .. } => {
+                let shown = without_secrets(url);
+                notes.push(format!(
+                    "{shown} is taken for absent: the server does not give it out (403)"
+                ));
+                Ok(None)
+            }
+            answer => self.good(url, 0, &answer).map(Some),
         }
     }
 
     /// Some bytes of a file; fewer at its end. Also how long it is.
     pub async fn read(&self, url: &Url, from: u64, bytes: u64) -> Result<(Vec<u8>, u64), Failure> {
         let answer = self.fetch(url, from, bytes).await?;
-        let total = Self::good(url, &answer)?;
+        let total = self.good(url, from, &answer)?;
         let path = self.dir.join(FETCHED);
         let mut content = Vec::new();
         let read = File::open(&path).and_then(|f| f.take(bytes).read_to_end(&mut content));
@@ -220,35 +245,32 @@ impl Remote {
         Ok(())
     }
 
-    /// The length, when it is an answer with a range.
-    fn good(url: &Url, answer: &Answer) -> Result<u64, Failure> {
-        let shown = without_secrets(url);
-        if answer.status == 206
-            && let Some(total) = answer.total
-            && answer.code == Some(0)
-        {
-            return Ok(total);
-        }
-        Err(match (answer.status, answer.code) {
-            (200 | 206, Some(0 | 63)) => Failure::new(
-                Class::Config,
-                format!("the server of {shown} does not serve parts of files (HTTP ranges), so that the OVA cannot be read in place"),
-            )
-            .advise("put the OVA on a server that does (nginx, Apache, an object store), or download it and give its path"),
-            (401, _) => Failure::new(Class::Auth, format!("the server of {shown} wants a user and a password, or refuses those given (401)"))
-                .advise("check accessKeyId and secretKey in the secret (or the user in the URL and -ip FILE)"),
-            (403, _) => Failure::new(Class::Auth, format!("the server of {shown} does not give it out (403)"))
-                .advise("check the permissions of the file and of the user; a signed URL may have expired"),
-            (404 | 410, _) => Failure::new(Class::NotFound, format!("{shown} does not exist"))
-                .advise("check the URL"),
-            (416, _) => Failure::new(Class::Io, format!("{shown} is empty or shorter than expected")),
-            (status @ 500.., _) => Failure::new(Class::Network, format!("the server of {shown} answers with {status}")),
-            (_, code) if code != Some(0) => {
-                let text = if answer.text.is_empty() { "curl failed" } else { &answer.text };
-                Failure::new(class_of(code), format!("{shown} cannot be read: {text}"))
+    /// The length, when it is an answer with the range that was asked for, of the file that was there before.
+    fn good(&self, url: &Url, from: u64, answer: &Answer) -> Result<u64, Failure> {
+        let found = answer.version(&without_secrets(url), from)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(url) {
+            Some(first) if !first.is_same(&found) => Err(Self::changed(url)),
+            Some(first) => Ok(first.total),
+            None => {
+                let total = found.total;
+                known.insert(url.clone(), found);
+                Ok(total)
             }
-            (status, _) => Failure::new(Class::Config, format!("the server of {shown} answers with {status}")),
-        })
+        }
+    }
+
+    /// How long a file was when it was looked at.
+    pub fn known_size(&self, url: &Url) -> Option<u64> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(url).map(|v| v.total)
+    }
+
+    /// Two readings of a file that differ.
+    pub fn changed(url: &Url) -> Failure {
+        let message = format!("{} was changed while it was read", without_secrets(url));
+        Failure::new(Class::Io, message).advise(
+            "start again when nobody writes it any more; servers behind one address must have the same file",
+        )
     }
 
     /// One request, and again when the connection broke.
@@ -274,9 +296,9 @@ impl Remote {
     async fn fetch_once(&self, url: &Url, from: u64, bytes: u64) -> Result<Answer, Failure> {
         let (config, out) = (self.dir.join(CONFIG), self.dir.join(FETCHED));
         let last = from.saturating_add(bytes).saturating_sub(1);
-        let answer = format!("\\n{MARK}%{{response_code}} %header{{content-range}}\\n");
+        let (answer, seconds, most) = (WRITE_OUT, most_seconds(bytes), bytes.max(LEAST_LIMIT));
         let text = format!(
-            "{}url = {}\nrange = \"{from}-{last}\"\nmax-filesize = {bytes}\noutput = {}\nconnect-timeout = 15\nspeed-limit = 1\nspeed-time = 60\nretry = 3\nwrite-out = \"{answer}\"\n",
+            "{}url = {}\nrange = \"{from}-{last}\"\nmax-filesize = {most}\noutput = {}\nconnect-timeout = 15\nspeed-limit = 1\nspeed-time = 60\nmax-time = {seconds}\nretry = 3\nretry-max-time = {RETRY_SECONDS}\nwrite-out = \"{answer}\"\n",
             self.config,
             quoted(bare(url).as_str()),
             quoted(&out.display().to_string()),
@@ -288,38 +310,39 @@ impl Remote {
             .and_then(|mut f| f.write_all(text.as_bytes()))
             .map_err(|e| self.unwritable(&config, &e))?;
         let args = ["-q", "--config", &config.to_string_lossy()];
-        let answer = self.toolbox.ask("curl", &args, LIMIT).await;
+        // The last try may begin when no other does any more.
+        let limit = Duration::from_secs(RETRY_SECONDS + seconds + 30);
+        let answer = self.toolbox.ask("curl", &args, limit).await;
         let _ = fs::remove_file(&config);
-        let (status, said) = answer
-            .ok_or_else(|| Failure::new(Class::Tool, "curl is not installed or does not answer"))?;
+        let installed = self.toolbox.find("curl").is_some();
+        let (status, said) =
+            answer.ok_or_else(|| no_answer(installed, &without_secrets(url), limit))?;
         Ok(Answer::parse(status.code(), &said))
     }
 }
 
-impl Answer {
-    /// The connection ended early; curl's own retries leave that out.
-    fn is_broken(&self) -> bool {
-        matches!(self.code, Some(16 | 18 | 35 | 52 | 55 | 56 | 92))
-    }
-
-    fn parse(code: Option<i32>, said: &str) -> Self {
-        let line = said.lines().find_map(|l| l.strip_prefix(MARK)).unwrap_or_default();
-        let (status, range) = line.split_once(' ').unwrap_or((line, ""));
-        let total = range.rsplit_once('/').and_then(|(_, total)| total.trim().parse().ok());
-        let mut words = said.lines().filter(|l| !l.trim().is_empty() && !l.starts_with(MARK));
-        let text = words.next_back().unwrap_or_default().to_owned();
-        Self { status: status.parse().unwrap_or(0), total, text, code }
-    }
+/// Trust was asked for by name, so that going on without would be a surprise.
+fn unverifiable(url: &Url) -> Failure {
+    let message = format!(
+        "{} has no certificate, so that the server cannot be verified by a CA or a thumbprint as asked for",
+        without_secrets(url)
+    );
+    Failure::new(Class::Config, message)
+        .advise("use an https:// URL, or allow it with V2V_trust=insecure (--trust insecure)")
 }
 
-/// curl(1), exit codes.
-fn class_of(code: Option<i32>) -> Class {
-    match code {
-        Some(35 | 51 | 53 | 54 | 58 | 59 | 60 | 66 | 77 | 80 | 82 | 83 | 90 | 91) => Class::Trust,
-        Some(23) => Class::NoSpace,
-        Some(1..=3 | 47) => Class::Config,
-        _ => Class::Network,
+/// curl was stopped, or is not there.
+fn no_answer(installed: bool, shown: &str, limit: Duration) -> Failure {
+    if installed {
+        let message = format!("{shown} was not read within {} s", limit.as_secs());
+        return Failure::new(Class::Network, message);
     }
+    Failure::new(Class::Tool, "curl is not installed")
+}
+
+/// For one transfer of so many bytes.
+fn most_seconds(bytes: u64) -> u64 {
+    BASE_SECONDS + bytes / SLOWEST
 }
 
 /// As it is sent: user and password are no part of it, nor is what is behind `#`.
@@ -353,17 +376,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read() {
-        let said = format!("curl: (22) x\n\n{MARK}206 bytes 0-511/10240\n");
-        let answer = Answer::parse(Some(0), &said);
-        assert_eq!((answer.status, answer.total), (206, Some(10_240)));
-        let answer = Answer::parse(Some(0), &format!("\n{MARK}200 \n"));
-        assert_eq!((answer.status, answer.total), (200, None));
-        let answer = Answer::parse(Some(6), "curl: (6) Could not resolve host: x\n\n");
-        assert_eq!(
-            (answer.status, answer.text.as_str()),
-            (0, "curl: (6) Could not resolve host: x")
-        );
+    fn a_slow_server_is_no_missing_tool() {
+        let limit = Duration::from_secs(9);
+        let slow = no_answer(true, "https://h/x", limit);
+        assert!(slow.class == Class::Network && slow.message.contains("within 9 s"), "{slow}");
+        assert_eq!(no_answer(false, "https://h/x", limit).class, Class::Tool);
+        assert!(most_seconds(1) < 200 && most_seconds(PART_BYTES) < 3000);
     }
 
     #[test]

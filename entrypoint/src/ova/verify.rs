@@ -51,7 +51,7 @@ pub async fn all(
                 continue;
             };
             listed.insert(name.clone());
-            if virt_v2v && entry.known_to_virt_v2v {
+            if virt_v2v && entry.known_to_virt_v2v && is_found(manifest, entry, &name) {
                 result.left += 1;
                 continue;
             }
@@ -73,6 +73,15 @@ pub async fn all(
         return Err(OvaError::NotInManifest { file, ova }.into());
     }
     Ok(result)
+}
+
+/// Whether virt-v2v finds the file: it looks for it byte for byte.
+fn is_found(manifest: &Name, entry: &Entry, name: &Name) -> bool {
+    let relative = match manifest.folder() {
+        None => Some(name.as_str()),
+        Some(folder) => name.as_str().strip_prefix(folder).and_then(|n| n.strip_prefix('/')),
+    };
+    relative == Some(entry.file.as_str())
 }
 
 async fn one(
@@ -133,6 +142,29 @@ fn local(
         match reader.read(&mut buffer).map_err(failed)? {
             0 => return Ok(hasher.finish()),
             read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ova::manifest;
+
+    #[test]
+    fn virt_v2v_finds_files_by_their_very_name() {
+        let found = |manifest_name: &str, file: &str| {
+            let manifest_name = Name::parse(manifest_name.as_bytes()).unwrap();
+            let line = format!("SHA1({file})= {}", "0".repeat(40));
+            let entry = manifest::parse(line.as_bytes()).unwrap().remove(0);
+            let name = manifest_name.sibling(file).unwrap();
+            is_found(&manifest_name, &entry, &name)
+        };
+        assert!(found("web.mf", "disk.vmdk") && found("s/web.mf", "a/disk.vmdk"));
+        for (manifest, file) in
+            [("web.mf", "./disk.vmdk"), ("web.mf", "a//d"), ("s/web.mf", "../d"), ("s/w.mf", "./d")]
+        {
+            assert!(!found(manifest, file), "{file}");
         }
     }
 }

@@ -252,8 +252,8 @@ impl Pod<'_> {
     }
 
     fn ova_is_named_otherwise(&self) -> bool {
-        let name = self.ready.ova.as_ref().and_then(|ova| ova.name.as_ref());
-        name.is_some_and(|name| *name != self.config.vm_name)
+        let ova = self.ready.ova.as_ref();
+        ova.is_some_and(|ova| ova::is_named_otherwise(ova.name.as_deref(), &self.config.vm_name))
     }
 
     fn libvirt(&self, vsphere: &VSphere, use_vddk_config: bool) -> LibvirtInput {

@@ -10,6 +10,7 @@ use crate::secret;
 use crate::sources;
 use crate::toolbox::Toolbox;
 use crate::volumes::{self, Volumes};
+use std::path::Path;
 
 const CHECK: &str = "source";
 
@@ -22,7 +23,7 @@ pub async fn check(
     report: &mut Report,
 ) -> Option<ova::Source> {
     if let Place::Local(path) = &wanted.place
-        && !path.exists()
+        && is_absent(path)
     {
         let advice = "check V2V_diskPath and the mount of the OVA volume";
         report.note(CHECK, sources::not_found(path), advice);
@@ -46,15 +47,25 @@ pub async fn check(
     Some(source)
 }
 
+/// Whether there is nothing. What cannot be looked at (no permission, a stale mount) may be there.
+fn is_absent(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+/// Whether virt-v2v would name the guest after something else than the VM: what the OVA says, or the file that it reads.
+pub fn is_named_otherwise(name: Option<&str>, vm_name: &str) -> bool {
+    name != Some(vm_name)
+}
+
 /// A server may want none; then there is no secret either.
 fn login(config: &PodConfig, wanted: &Wanted) -> Result<Login, Failure> {
     if matches!(wanted.place, Place::Local(_)) {
         return Ok(Login::default());
     }
     let paths = &config.paths;
-    let user = paths.access_key.exists().then(|| secret::read(&paths.access_key, "user name"));
+    let user = present(&paths.access_key)?.then(|| secret::read(&paths.access_key, "user name"));
     let user = user.transpose()?;
-    let password_file = paths.secret_key.exists().then(|| paths.secret_key.clone());
+    let password_file = present(&paths.secret_key)?.then(|| paths.secret_key.clone());
     if user.is_some() && password_file.is_none() {
         let message = format!(
             "there is a user name in {}, but no password in {}",
@@ -66,6 +77,14 @@ fn login(config: &PodConfig, wanted: &Wanted) -> Result<Login, Failure> {
     Ok(Login { user, password_file, ca: given_ca(config) })
 }
 
+/// One that cannot be looked at is not taken for one that was not given.
+fn present(secret: &Path) -> Result<bool, Failure> {
+    secret.try_exists().map_err(|e| {
+        Failure::new(Class::Config, format!("{} cannot be read: {e}", secret.display()))
+            .advise("check the mount of the secret and its permissions")
+    })
+}
+
 /// For the result: what came from a server that was not verified.
 pub fn warnings(source: &ova::Source) -> impl Iterator<Item = Warning> {
     let warning = |message: &String| Warning {
@@ -73,4 +92,25 @@ pub fn warnings(source: &ova::Source) -> impl Iterator<Item = Warning> {
         message: message.clone(),
     };
     source.warnings.iter().map(warning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (none, circle) = (dir.path().join("none"), dir.path().join("circle"));
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        assert!(is_absent(&none) && !is_absent(dir.path()) && !is_absent(&circle));
+        assert!(!present(&none).unwrap() && present(dir.path()).unwrap());
+        assert_eq!(present(&circle).unwrap_err().class, Class::Config);
+    }
+
+    #[test]
+    fn a_guest_without_a_name_gets_the_one_of_the_vm() {
+        assert!(is_named_otherwise(None, "web") && is_named_otherwise(Some("db"), "web"));
+        assert!(!is_named_otherwise(Some("web"), "web"));
+    }
 }

@@ -32,6 +32,17 @@ async fn others_are_read_where_they_are_through_overlays() {
     tar(&lab.files(), "gnu", &dots, &["./web.ovf", "./disk.vmdk"]);
     lab.is_same(&lab.open(&dots).await.good());
 
+    // A global header that a program may heed or not.
+    let global = lab.at("global.ova");
+    let pax = |option: &str| {
+        let option = format!("--pax-option={option}");
+        tar(&lab.files(), "pax", &global, &[&option, "web.ovf", "disk.vmdk"]);
+    };
+    pax("comment=harmless");
+    assert_eq!(lab.open(&global).await.good().path, global);
+    pax("gname=somebody");
+    lab.is_same(&lab.open(&global).await.good());
+
     // virt-v2v would give this name to tar, as an option.
     let evil = "--checkpoint-action=exec=false .ovf";
     fs::rename(lab.files().join("web.ovf"), lab.files().join(evil)).unwrap();
@@ -105,6 +116,12 @@ async fn compressed_disks_and_pieces_are_put_together() {
     let attributes = r#"ovf:compression="gzip" ovf:chunkSize="1000000""#;
     lab.describe(&[OvfDisk { attributes, ..gzip }]);
     lab.is_same(&lab.open(&files).await.good());
+    // As if the last one were missing.
+    let longer = format!("{attributes} ovf:size=\"{CAPACITY}\"");
+    lab.describe(&[OvfDisk { attributes: &longer, ..gzip }]);
+    let failure = lab.open(&files).await.failure();
+    assert!(failure.class == Class::Io && failure.message.contains("cut off"), "{failure}");
+    lab.describe(&[OvfDisk { attributes, ..gzip }]);
     fs::remove_file(files.join("disk.vmdk.gz.000000001")).unwrap();
     let failure = lab.open(&files).await.failure();
     assert!(failure.message.contains("piece 1 is missing"), "{failure}");
@@ -181,10 +198,48 @@ async fn a_disk_that_points_elsewhere_is_refused() {
     fs::write(files.join("disk.vmdk"), descriptor).unwrap();
     let failure = lab.open(&files).await.failure();
     assert!(failure.class == Class::Config && failure.message.contains("extent"), "{failure}");
+    // The same for every beginning that qemu takes for one, whatever the description says of the format.
+    let secret = lab.at("secret.img");
+    let body = "CID=123\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 2048 FLAT";
+    for begin in ["version=1\n", "\n# x\nversion=1\n"] {
+        let text = format!("{begin}{body} \"{}\" 0\n", secret.display());
+        fs::write(files.join("disk.vmdk"), text).unwrap();
+        for format in ["", "http://www.vmware.com/interfaces/specifications/vmdk.html"] {
+            refused("disk.vmdk", format);
+            let failure = lab.open(&files).await.failure();
+            assert!(
+                failure.class == Class::Config && failure.message.contains("extent"),
+                "{failure}"
+            );
+        }
+    }
     let ova = lab.at("descriptor.ova");
     tar(&files, "ustar", &ova, &["web.ovf", "disk.vmdk"]);
     let failure = lab.open(&ova).await.failure();
     assert!(failure.message.contains("only names other files"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_cut_off_is_no_disk() {
+    let lab = Lab::new();
+    let files = lab.files();
+    let disk = fs::read(files.join("disk.vmdk")).unwrap();
+    let attributes = format!("ovf:size=\"{}\"", disk.len());
+    lab.describe(&[OvfDisk { attributes: &attributes, ..OvfDisk::new("disk.vmdk", CAPACITY) }]);
+    lab.open(&files).await.good();
+    fs::write(files.join("disk.vmdk"), &disk[..disk.len() - 512]).unwrap();
+    let failure = lab.open(&files).await.failure();
+    assert!(failure.class == Class::Io && failure.message.contains("cut off"), "{failure}");
+
+    fs::copy(lab.at("disk.img"), files.join("disk.raw")).unwrap();
+    let text = v2v_pod_tests::ova::ovf("web", &[OvfDisk::new("disk.raw", CAPACITY)]);
+    let vmdk = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
+    fs::write(files.join("web.ovf"), text.replace(vmdk, "")).unwrap();
+    lab.is_same(&lab.open(&files).await.good());
+    let raw = fs::File::options().write(true).open(files.join("disk.raw")).unwrap();
+    raw.set_len(CAPACITY - 512).unwrap();
+    let failure = lab.open(&files).await.failure();
+    assert!(failure.class == Class::Io && failure.message.contains("cut off"), "{failure}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::lab::{CAPACITY, Lab};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -114,8 +114,119 @@ async fn what_goes_wrong_with_a_server_has_its_class() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (class, message) = failure(format!("http://{closed}/web.ova"), &Login::default()).await;
     assert_eq!(class, Class::Network, "{message}");
+    // What cannot be verified is not read when that was asked for.
+    let ca = Login { ca: login.ca.clone(), ..Login::default() };
+    let (class, message) = failure(format!("http://{closed}/web.ova"), &ca).await;
+    assert!(class == Class::Config && message.contains("no certificate"), "{message}");
+    let trusts = [
+        (TrustMode::Auto, Some("00:".repeat(31) + "00"), Class::Config),
+        (TrustMode::Ca, None, Class::Config),
+        (TrustMode::Thumbprint, None, Class::Config),
+        (TrustMode::Insecure, None, Class::Network),
+    ];
+    for (trust, thumbprint, class) in trusts {
+        let place = format!("http://{closed}/web.ova").parse().unwrap();
+        let thumbprint = thumbprint.map(|t| t.parse().unwrap());
+        let wanted = Wanted { place, verify: Verify::Auto, trust, thumbprint };
+        let failure = lab.open_wanted(&wanted, &Login::default()).await.failure();
+        assert_eq!(failure.class, class, "{trust:?}: {failure}");
+    }
     let (class, message) = failure(format!("http://{closed}/web.ova"), &login).await;
     assert!(class == Class::Config && message.contains("unencrypted"), "{message}");
+}
+
+#[tokio::test]
+async fn redirections_are_followed_and_what_is_denied_may_be_absent() {
+    let (lab, web) = (Lab::new(), Web::anywhere());
+    let (files, dir) = (lab.files(), web.dir());
+    tar(&files, "ustar", &dir.join("web.ova"), &["web.ovf", "disk.vmdk"]);
+    let login = login(&lab, &web);
+    lab.is_same(&lab.open_as(web.url("moved/web.ova"), Verify::Auto, &login, None).await.good());
+    // Neither a manifest nor another piece is there.
+    let split = ["-b", "1000000", "-d", "-a", "9"];
+    must(Command::new("split").args(split).args([files.join("disk.vmdk"), dir.join("disk.vmdk.")]));
+    let size = fs::metadata(files.join("disk.vmdk")).unwrap().len();
+    let attributes = format!("ovf:chunkSize=\"1000000\" ovf:size=\"{size}\"");
+    let disk = OvfDisk { attributes: &attributes, ..OvfDisk::new("disk.vmdk", CAPACITY) };
+    fs::write(dir.join("web.ovf"), v2v_pod_tests::ova::ovf("web", &[disk])).unwrap();
+    let opened = lab.open_as(web.url("bucket/web.ovf"), Verify::Auto, &login, None).await;
+    let text = opened.report.to_text();
+    assert!(text.contains("web.mf is taken for absent"), "{text}");
+    lab.is_same(&opened.good());
+    let moved = lab.open_as(web.url("moved/web.ovf"), Verify::Auto, &login, None).await;
+    lab.is_same(&moved.good());
+    let last = fs::read_dir(&dir).unwrap().flatten().map(|e| e.path());
+    let last = last.filter(|p| p.to_string_lossy().contains("vmdk.0")).max().unwrap();
+    fs::remove_file(last).unwrap();
+    let cut = lab.open_as(web.url("bucket/web.ovf"), Verify::Auto, &login, None).await.failure();
+    assert!(cut.class == Class::Io && cut.message.contains("cut off"), "{cut}");
+    fs::remove_file(dir.join("disk.vmdk.000000000")).unwrap();
+    let none = lab.open_as(web.url("bucket/web.ovf"), Verify::Auto, &login, None).await.failure();
+    assert_eq!(none.class, Class::Auth, "{none}");
+}
+
+/// Answers each request with what is made from its number and range; says that the file has so many bytes when asked for
+/// that alone.
+fn server(
+    bytes: usize,
+    answer: impl Fn(usize, usize, usize) -> Vec<u8> + Send + 'static,
+) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for (number, mut client) in listener.incoming().flatten().enumerate() {
+            let lines = BufReader::new(client.try_clone().unwrap()).lines().map_while(Result::ok);
+            let lines: Vec<String> = lines.take_while(|l| !l.is_empty()).collect();
+            if lines.first().is_some_and(|l| l.starts_with("HEAD")) {
+                let head = format!(
+                    "HTTP/1.1 200 x\r\nAccept-Ranges: bytes\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n"
+                );
+                let _ = client.write_all(head.as_bytes());
+                continue;
+            }
+            let range = lines.iter().find_map(|l| l.strip_prefix("Range: bytes="));
+            let Some((from, to)) = range.and_then(|r| r.split_once('-')) else { continue };
+            let _ = client.write_all(&answer(number, from.parse().unwrap(), to.parse().unwrap()));
+        }
+    });
+    format!("http://127.0.0.1:{port}/web.ova")
+}
+
+#[tokio::test]
+async fn answers_that_do_not_belong_together_are_found() {
+    let lab = Lab::new();
+    fs::write(lab.files().join("other.iso"), vec![1; 1 << 20]).unwrap();
+    tar(&lab.files(), "ustar", &lab.at("web.ova"), &["other.iso", "web.ovf", "disk.vmdk"]);
+    let bytes = fs::read(lab.at("web.ova")).unwrap();
+    let part = |bytes: &[u8], start: usize, total: usize, from: usize, to: usize, tag: usize| {
+        let part = &bytes[from..bytes.len().min(to + 1)];
+        let head = format!(
+            "HTTP/1.1 206 x\r\nContent-Range: bytes {start}-{}/{total}\r\nContent-Length: {}\r\nETag: \"{tag}\"\r\nConnection: close\r\n\r\n",
+            start + part.len() - 1,
+            part.len()
+        );
+        [head.as_bytes(), part].concat()
+    };
+    let failure = async |url: String| lab.open(url).await.failure();
+    let (all, total) = (bytes.clone(), bytes.len());
+    let other =
+        failure(server(total, move |n, from, to| part(&all, from, total, from, to, n))).await;
+    assert!(other.class == Class::Io && other.message.contains("was changed"), "{other}");
+    let all = bytes.clone();
+    let longer = server(total, move |n, from, to| part(&all, from, total + n, from, to, 0));
+    assert!(failure(longer).await.message.contains("was changed"));
+    // nbdkit asks once more for the length.
+    let all = bytes.clone();
+    let grown = server(total + 512, move |_, from, to| part(&all, from, total, from, to, 0));
+    let grown = failure(grown).await;
+    assert!(grown.class == Class::Io && grown.message.contains("was changed"), "{grown}");
+    let wrong = server(total, move |_, from, to| part(&bytes, 0, total, from, to, 0));
+    let wrong = failure(wrong).await;
+    assert!(wrong.class == Class::Io && wrong.message.contains("gave byte 0"), "{wrong}");
+    let busy =
+        "HTTP/1.1 503 x\r\nRetry-After: 36000\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let busy = failure(server(1, |_, _, _| busy.into())).await;
+    assert!(busy.class == Class::Network && busy.message.contains("503"), "{busy}");
 }
 
 /// Passes connections on to a server. Every third is closed at once, the others after 1.5 MB from the server.
