@@ -174,7 +174,9 @@ impl Runner {
         judged.map_err(|failure| {
             let failure = explain(failure, &ear.watch);
             let failure = said::explain(failure, &ear.evidence, copied);
-            let again = failure.passing && !copied && !tool.in_place();
+            // The server was reached in preflight, so it is away for a moment only.
+            let passing = failure.passing || failure.class == Class::Network;
+            let again = passing && !copied && !tool.in_place();
             Failed { failure, again }
         })?;
         match (grants, volumes) {

@@ -174,9 +174,35 @@ fn a_source_that_was_away_is_asked_again() {
 }
 
 #[test]
+fn a_web_server_that_was_away_is_asked_again() {
+    let said = "curl[1]: error: problem doing HEAD request to fetch size of URL [https://vc/folder/a]: SSL connect error";
+    let vddk = "vddk[1]: error: VixDiskLib_Open: [ds] web/web.vmdk: The server refused connection";
+    let bench = Bench::new(&REFUSED_ONCE.replace(vddk, said));
+    let (ran, log) = bench.convert("", "", &["--source-retries", "1"]);
+    assert_eq!(ran.code, Some(0), "{log}");
+    assert!(log.contains("SSL connect error") && log.contains("started again in 15 s"), "{log}");
+}
+
+#[test]
 fn a_failure_of_the_guest_is_not_tried_again() {
     let bench = Bench::new("echo 'virt-v2v: error: no bootloader detected' >&2; exit 1");
     let (ran, log) = bench.convert("", "", &["--source-retries", "3"]);
     assert_eq!(ran.code, Some(27), "{log}");
     assert!(!log.contains("started again"), "{log}");
+}
+
+/// As nbdkit's curl plugin when its server refuses every second connection: the export is refused.
+const OPENED_EVERY_SECOND_TIME: &str = r#"kill "$(cat "$dir/in.pid")"; rm -f "$dir/in0"
+nbdkit -P "$dir/in2.pid" -U "$dir/in0" -r eval get_size='stat -c %s HERE/guest.img' \
+    open='n=$(cat HERE/opens 2>/dev/null || echo 0); echo $((n + 1)) >HERE/opens; [ $((n % 2)) = 1 ] || { echo EIO away >&2; exit 1; }' \
+    pread='dd if=HERE/guest.img iflag=skip_bytes,count_bytes skip=$4 count=$3 status=none'
+until [ -S "$dir/in0" ]; do sleep 0.05; done"#;
+
+#[test]
+fn a_source_that_refuses_to_be_opened_is_opened_again() {
+    let bench = Bench::new(OPENED_EVERY_SECOND_TIME);
+    let (ran, log) = bench.convert("", "", &[]);
+    assert_eq!(ran.code, Some(0), "{log}");
+    assert_same(&bench.path("guest.img"), &bench.disk());
+    assert!(log.contains("trying again in 1 s"), "{log}");
 }

@@ -162,6 +162,13 @@ impl NbdClient {
         let wishes = Wishes { extents: self.options.extents };
         let new = match Connection::open(&self.uri, wishes, self.options.patience).await {
             Ok(new) => new,
+            // nbdkit refuses an export when its own source cannot be reached for a moment; this one was there before.
+            Err(NbdError::Refused { what, reason }) => {
+                let text = format!("the server now refuses {what}: {reason}");
+                let mut failures = slot.failures();
+                *failures = (failures.0 + 1, text.clone());
+                return Err(NbdError::Lost(text));
+            }
             Err(e) => {
                 if e.is_transient() {
                     let mut failures = slot.failures();

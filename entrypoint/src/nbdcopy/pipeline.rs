@@ -6,12 +6,12 @@ use crate::copy::{copy_failure, source_failure, target_failure};
 use crate::failure::{Class, Failure};
 use crate::grant::{Counts, FromCopier, SOCKET_VARIABLE, ToCopier};
 use datapath::engine::{Disk, Settings, Shared, copy_disk};
-use datapath::nbd::{NbdOptions, NbdUri};
+use datapath::nbd::{NbdError, NbdOptions, NbdUri};
 use datapath::place;
 use datapath::progress::{Progress, get};
 use datapath::rate::Limit;
 use datapath::retry::Retry;
-use datapath::source::RequestLimit;
+use datapath::source::{RequestLimit, Source, SourceError};
 use datapath::target::{FileOptions, Target};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,15 @@ const TAKE: u64 = 4 << 20;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// The source is virt-v2v's own nbdkit, which waits for its server itself (retry filter: a minute).
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Before the source is opened again.
+const OPEN_AGAIN: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(30),
+];
 
 /// The supervisor's socket, when there is one.
 pub fn socket() -> Option<PathBuf> {
@@ -111,8 +120,7 @@ async fn open(
         text.parse::<NbdUri>().map_err(|e| Failure::new(Class::Internal, e.to_string()))
     };
     let options = NbdOptions { connections: 8, extents: true, patience: PATIENCE };
-    let from =
-        place::open_nbd_source(uri(source)?, options).await.map_err(|e| source_failure(&e))?;
+    let from = open_source(&uri(source)?, options).await.map_err(|e| source_failure(&e))?;
     let to: Target = match volume {
         // The supervisor holds the lock, and virt-v2v's idle nbdkit has it open.
         Some(path) => {
@@ -134,6 +142,25 @@ async fn open(
         hashes,
         progress: Arc::default(),
     })
+}
+
+/// virt-v2v's nbdkit asks its server for the disk's length at each opening, and refuses the export when that fails.
+async fn open_source(uri: &NbdUri, options: NbdOptions) -> Result<Source, SourceError> {
+    for wait in OPEN_AGAIN {
+        match place::open_nbd_source(uri.clone(), options).await {
+            Err(e) if e.is_transient() || is_refusal(&e) => {
+                let text = datapath::error_chain(&e);
+                eprintln!("nbdcopy: {text}; trying again in {} s", wait.as_secs());
+            }
+            result => return result,
+        }
+        tokio::time::sleep(wait).await;
+    }
+    place::open_nbd_source(uri.clone(), options).await
+}
+
+fn is_refusal(e: &SourceError) -> bool {
+    matches!(e, SourceError::Nbd { source: NbdError::Refused { .. }, .. })
 }
 
 fn settings(allocated: bool, verify: bool) -> Settings {
