@@ -24,6 +24,8 @@ pub enum NbdError {
         what: String,
         /// Its reason.
         reason: String,
+        /// It has no such export now, or is shutting down.
+        passing: bool,
     },
     /// TLS failed.
     #[error("TLS with the NBD server: {0}")]

@@ -148,7 +148,7 @@ fn refused(what: &str, kind: u32, data: &[u8]) -> NbdError {
     };
     let text = clean(data);
     let reason = if text.is_empty() { reason.to_owned() } else { format!("{reason} ({text})") };
-    NbdError::Refused { what: what.to_owned(), reason }
+    NbdError::Refused { what: what.to_owned(), reason, passing: matches!(kind & !REP_ERROR, 6 | 7) }
 }
 
 async fn start_tls(stream: &mut Box<dyn Duplex>) -> Result<(), NbdError> {
@@ -279,6 +279,7 @@ async fn export_name(
     stream.read_exact(&mut answer).await.map_err(|_| NbdError::Refused {
         what: format!("the export {name:?}"),
         reason: "it closed the connection, so it has probably no such export".into(),
+        passing: true,
     })?;
     if !no_zeroes {
         let mut zeroes = [0; 124];

@@ -163,7 +163,7 @@ impl NbdClient {
         let new = match Connection::open(&self.uri, wishes, self.options.patience).await {
             Ok(new) => new,
             // nbdkit refuses an export when its own source cannot be reached for a moment; this one was there before.
-            Err(NbdError::Refused { what, reason }) => {
+            Err(NbdError::Refused { what, reason, passing: true }) => {
                 let text = format!("the server now refuses {what}: {reason}");
                 let mut failures = slot.failures();
                 *failures = (failures.0 + 1, text.clone());

@@ -148,7 +148,7 @@ async fn open(
 async fn open_source(uri: &NbdUri, options: NbdOptions) -> Result<Source, SourceError> {
     for wait in OPEN_AGAIN {
         match place::open_nbd_source(uri.clone(), options).await {
-            Err(e) if e.is_transient() || is_refusal(&e) => {
+            Err(e) if is_refusal(&e) => {
                 let text = datapath::error_chain(&e);
                 eprintln!("nbdcopy: {text}; trying again in {} s", wait.as_secs());
             }
@@ -160,7 +160,8 @@ async fn open_source(uri: &NbdUri, options: NbdOptions) -> Result<Source, Source
 }
 
 fn is_refusal(e: &SourceError) -> bool {
-    matches!(e, SourceError::Nbd { source: NbdError::Refused { .. }, .. })
+    matches!(e, SourceError::Nbd { source, .. }
+        if matches!(source, NbdError::Refused { passing: true, .. } | NbdError::Lost(_)))
 }
 
 fn settings(allocated: bool, verify: bool) -> Settings {

@@ -7,8 +7,9 @@ use crate::failure::{Class, Failure};
 const MARK: &str = "v2v-pod answer ";
 const ETAG: &str = "v2v-pod etag ";
 const MODIFIED: &str = "v2v-pod modified ";
+const REDIRECTS: &str = "v2v-pod redirects ";
 /// For curl's `write-out`.
-pub const WRITE_OUT: &str = "\\nv2v-pod answer %{response_code} %header{content-range}\\nv2v-pod etag %header{etag}\\nv2v-pod modified %header{last-modified}\\n";
+pub const WRITE_OUT: &str = "\\nv2v-pod answer %{response_code} %header{content-range}\\nv2v-pod etag %header{etag}\\nv2v-pod modified %header{last-modified}\\nv2v-pod redirects %{num_redirects}\\n";
 
 /// An answer.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Answer {
     range: Option<(u64, u64)>,
     etag: Option<String>,
     modified: Option<String>,
+    redirected: bool,
     /// curl's message.
     pub text: String,
     code: Option<i32>,
@@ -31,6 +33,8 @@ pub struct Version {
     pub total: u64,
     etag: Option<String>,
     modified: Option<String>,
+    /// Mirrors have tags and dates of their own.
+    redirected: bool,
 }
 
 impl Version {
@@ -40,9 +44,8 @@ impl Version {
             (Some(a), Some(b)) => a == b,
             _ => true,
         };
-        self.total == other.total
-            && same(&self.etag, &other.etag)
-            && same(&self.modified, &other.modified)
+        let told = same(&self.etag, &other.etag) && same(&self.modified, &other.modified);
+        self.total == other.total && (told || self.redirected || other.redirected)
     }
 }
 
@@ -53,7 +56,8 @@ impl Answer {
         let header = |mark| line(mark).map(str::trim).filter(|v| !v.is_empty());
         let answer = line(MARK).unwrap_or_default();
         let (status, range) = answer.split_once(' ').unwrap_or((answer, ""));
-        let is_ours = |l: &str| [MARK, ETAG, MODIFIED].iter().any(|mark| l.starts_with(mark));
+        let is_ours =
+            |l: &str| [MARK, ETAG, MODIFIED, REDIRECTS].iter().any(|mark| l.starts_with(mark));
         let mut words = said.lines().filter(|l| !l.trim().is_empty() && !is_ours(l));
         Self {
             status: status.parse().unwrap_or(0),
@@ -61,6 +65,7 @@ impl Answer {
             // A weak one may stay the same for another content, and change for the same.
             etag: header(ETAG).filter(|tag| tag.starts_with('"')).map(str::to_owned),
             modified: header(MODIFIED).map(str::to_owned),
+            redirected: header(REDIRECTS).is_some_and(|n| n != "0"),
             text: hide_queries(words.next_back().unwrap_or_default()),
             code,
         }
@@ -85,7 +90,12 @@ impl Answer {
                 "see what is between here and the server: a proxy may answer from a wrong cache",
             ));
         }
-        Ok(Version { total, etag: self.etag.clone(), modified: self.modified.clone() })
+        Ok(Version {
+            total,
+            etag: self.etag.clone(),
+            modified: self.modified.clone(),
+            redirected: self.redirected,
+        })
     }
 
     fn failure(&self, shown: &str) -> Failure {

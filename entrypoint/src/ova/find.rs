@@ -106,6 +106,8 @@ impl Work<'_> {
                 // The first must be there; which one is the last is known by the next.
                 let size = match number {
                     0 => remote.size(&at).await?,
+                    // Without its length a disk would end where the server does not give out the next piece.
+                    _ if disk.size.is_none() => remote.size(&at).await?,
                     _ => remote.size_of_optional(&at, &mut notes).await?,
                 };
                 let Some(size) = size else { break };

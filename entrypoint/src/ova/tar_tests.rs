@@ -105,6 +105,9 @@ fn what_programs_read_differently_is_refused_or_remembered() {
     let file: Raw<'_> = (EntryType::Regular, b"a.ovf", b"x");
     let comment = record("comment=1");
     let hidden = record("path=b.ovf");
+    // macOS and `tar --xattrs` write values as they are, with line feeds in them.
+    assert!(listed(&archive(&[(local, b"h", &damaged), file])).unwrap().unusual);
+    assert!(listed(&with(local, &["SCHILY.xattr.user.t=a\n\nb", "mtime=1"])).unwrap().unusual);
     for bytes in [
         with(global, &["path=b.ovf"]),
         with(global, &["size=0"]),
@@ -113,7 +116,6 @@ fn what_programs_read_differently_is_refused_or_remembered() {
         with(local, &["size=1", "size=0"]),
         with(local, &["size=+1"]),
         with(local, &[" path=b"]),
-        archive(&[(local, b"h", &damaged), file]),
         archive(&[(local, b"h", &hidden), (global, b"g", &comment), file]),
         archive(&[(EntryType::GNULongName, b"l", b"long\0"), (local, b"h", &hidden), file]),
     ] {

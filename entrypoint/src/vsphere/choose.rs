@@ -142,15 +142,23 @@ fn short(names: Vec<&str>) -> String {
 }
 
 /// The failure when libvirt describes another VM than the one in its list: it looks for a UUID in the whole datacenter.
-pub fn check_name(listed: &Listed, described: &Described) -> Result<(), Failure> {
-    if described.name.trim_end_matches(' ') == listed.name {
+pub fn check_name(
+    listed: &Listed,
+    described: &Described,
+    wanted: &Wanted<'_>,
+) -> Result<(), Failure> {
+    let is_referred = wanted.moref.is_some() && wanted.moref == described.moref.as_deref();
+    // The list has the inventory's name, the description that of the .vmx file, which may lag behind.
+    if is_referred || described.name.trim_end_matches(' ') == listed.name {
         return Ok(());
     }
     let message = format!(
         "several VMs have the BIOS UUID {}, and libvirt gives the disks of any of them: {:?}, {:?}",
         listed.uuid, listed.name, described.name
     );
-    Err(Failure::new(Class::NotFound, message).advise(OWN_UUID))
+    Err(Failure::new(Class::NotFound, message).advise(
+        "give the copies a UUID of their own (uuid.bios in the VM's settings); if it is one VM, with an older name in its .vmx file, set V2V_vmMoref (convert: --moref)",
+    ))
 }
 
 /// The one that is meant, of the described candidates.

@@ -81,8 +81,10 @@ fn copies_with_one_uuid_are_refused_whatever_their_names() {
 
 #[test]
 fn another_host_may_have_a_vm_with_the_uuid() {
-    assert!(check_name(&vm(A, "web"), &has(A, "vm-1")).is_ok());
-    let failure = check_name(&vm(A, "db"), &has(A, "vm-1")).unwrap_err();
+    assert!(check_name(&vm(A, "web"), &has(A, "vm-1"), &named("web")).is_ok());
+    let referred = Wanted { moref: Some("vm-1"), ..named("db") };
+    assert!(check_name(&vm(A, "db"), &has(A, "vm-1"), &referred).is_ok());
+    let failure = check_name(&vm(A, "db"), &has(A, "vm-1"), &named("db")).unwrap_err();
     assert!(failure.message.contains("\"db\", \"web\""), "{failure}");
     let by_uuid = Wanted { uuid: Some(B), ..named("web") };
     assert_eq!(

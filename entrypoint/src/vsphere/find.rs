@@ -59,8 +59,8 @@ pub async fn find(
             tracing::info!("the server lists no VMs; virt-v2v looks for itself");
             None
         }
-        // libvirt alone would take the first of several.
-        Err(failure) if certain(failure.class) || question.wanted.moref.is_some() => {
+        // Whatever this could not find out: another VM than the one that is meant stops virt-v2v (`domain_watch`).
+        Err(failure) if certain(failure.class) => {
             report.problem(CHECK, failure);
             None
         }
@@ -105,7 +105,7 @@ async fn look(
     let all = if found.is_empty() {
         vec![elsewhere(&virsh, &list, wanted).await?]
     } else {
-        describe(&virsh, &found).await?
+        describe(question, &virsh, &found).await?
     };
     let vm = choose::decide(&all, wanted)?;
     if vm.active && !question.may_run {
@@ -122,7 +122,11 @@ async fn look(
 }
 
 /// All of them: one that cannot be read may be the one that is meant.
-async fn describe(virsh: &Virsh<'_>, found: &[&Listed]) -> Result<Vec<Described>, Failure> {
+async fn describe(
+    question: &Question<'_>,
+    virsh: &Virsh<'_>,
+    found: &[&Listed],
+) -> Result<Vec<Described>, Failure> {
     let mut all = Vec::new();
     for vm in found {
         let xml = patient(virsh, &["dumpxml", &vm.uuid]).await?;
@@ -133,7 +137,7 @@ async fn describe(virsh: &Virsh<'_>, found: &[&Listed]) -> Result<Vec<Described>
                 Failure::new(class, message).advise("look for odd characters in the VM's notes")
             );
         };
-        choose::check_name(vm, &described)?;
+        choose::check_name(vm, &described, &question.wanted)?;
         all.push(described);
     }
     Ok(all)
