@@ -75,6 +75,7 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
     let reference = reference_of(&message, GUEST);
     pod.check(reference.is_some() && message.contains(OTHER), format_args!("{message}"));
 
+    let before = place.vcenter.stats();
     let block = place.scratch.block("block0", 1600 * MIB);
     let mut pod = place
         .pod(&url)
@@ -98,12 +99,13 @@ fn a_guest_with_odd_names_comes_over_https_with_a_thumbprint_through_cut_connect
     pod.check(same, "the data disk is the same");
     let shown = pod.log().contains(PASSWORD) || pod.errors().contains(PASSWORD);
     pod.check(!shown, "the password is not in the log");
+    // Without new sessions it would not have ended: the copy begins when the first ones are over.
     let stats = place.vcenter.stats();
     let count = |name: &str| stats[name].as_u64().unwrap_or_default();
-    // Half of them are begun before the copy, by libvirt and virt-v2v.
+    let made = count("sessions_made") - before["sessions_made"].as_u64().unwrap_or_default();
     pod.check(
-        count("dropped") > 0 && count("refused") > 0 && count("sessions_made") > 12,
-        format_args!("there were faults, and new sessions: {stats}"),
+        count("dropped") + count("refused") > 0 && made > 6,
+        format_args!("there were faults, and {made} new sessions: {stats}"),
     );
 }
 
