@@ -77,10 +77,18 @@ impl Subject<'_> {
             Step::Own(index) => self.own(context, *index).await,
             Step::HandOver => self.hand_over(context).await,
             Step::Tell(told) => {
-                let event = event::event(self.origin, told, Timestamp::now(), &context.instance);
-                let events = context.cluster.events(&self.origin.plan_namespace);
-                Ok(create(&events, &event, "event").await?)
+                self.tell(context, told).await;
+                Ok(())
             }
+        }
+    }
+
+    /// As well as it can be: the work goes on without it.
+    async fn tell(&self, context: &Context, told: &Told) {
+        let event = event::event(self.origin, told, Timestamp::now(), &context.instance);
+        let events = context.cluster.events(&self.origin.plan_namespace);
+        if let Err(error) = create(&events, &event, "event").await {
+            tracing::warn!(%error, reason = told.reason, note = told.note, "an event could not be made");
         }
     }
 
@@ -138,9 +146,7 @@ impl Subject<'_> {
         for warning in warnings(&pod_http::get(ip, port, "/warnings").await?) {
             let told =
                 Told { reason: "ConversionWarning", note: warning, warning: true, attempt: 0 };
-            let event = event::event(self.origin, &told, Timestamp::now(), &context.instance);
-            let events = context.cluster.events(&self.origin.plan_namespace);
-            create(&events, &event, "event").await?;
+            self.tell(context, &told).await;
         }
         let facts = self.pod.and_then(|pod| pod.annotations().get(ANNOTATION_FACTS));
         let facts = facts.map_or_else(Facts::default, |text| Facts::of_text(text));
@@ -225,6 +231,39 @@ fn owners(owners: &[Value], version: Option<&str>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_made_stops_nothing() {
+        // Nobody listens there.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let context = Context {
+            cluster: cluster::Cluster { client },
+            instance: String::new(),
+            image: String::new(),
+            overhead: crate::objects::size::Overhead::DEFAULT,
+            inventories: crate::reconcile::vsphere::Inventories::default(),
+            retry_delay_s: 1,
+        };
+        let plan = json!({
+            "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
+            "metadata": { "name": "wave1" }, "spec": { "providerRef": { "name": "p" }, "vms": [] },
+        });
+        let (plan, origin) = (serde_json::from_value(plan).unwrap(), crate::objects::origin());
+        let subject = Subject {
+            plan: &plan,
+            provider: None,
+            origin: &origin,
+            guest: None,
+            volumes: &[],
+            pod: None,
+            machine: None,
+        };
+        let told = Told { reason: "Converted", note: String::new(), warning: false, attempt: 1 };
+        subject.step(&context, &Step::Tell(told)).await.unwrap();
+        let error = subject.step(&context, &Step::Own(0)).await.unwrap_err();
+        assert!(matches!(error, Error::Gone(_)));
+    }
 
     #[test]
     fn warnings_are_a_list_or_nothing() {
