@@ -11,8 +11,11 @@ use crate::objects::event::{self, Told};
 use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
 use crate::objects::vm::{Facts, Machine, hand_over, owner};
 use crate::objects::volume::{Mode, Volume as NewVolume};
-use crate::objects::{ANNOTATION_FACTS, ANNOTATION_PENDING, MANAGER, Origin};
+use crate::objects::{
+    ANNOTATION_FACTS, ANNOTATION_HANDED_OVER, ANNOTATION_PENDING, MANAGER, Origin,
+};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -165,6 +168,7 @@ impl Subject<'_> {
     }
 
     /// The VM becomes the owner of the claim, beside CDI's object if there is one, and of that.
+    /// Both are marked in the same write.
     async fn own(&self, context: &Context, index: usize) -> Result<(), Error> {
         let volume = self.volumes.get(index).ok_or(Error::Gone("the volume"))?;
         let machine = self.machine.ok_or(Error::Gone("the VM"))?;
@@ -172,8 +176,7 @@ impl Subject<'_> {
         let vm = owner(&machine.name_any(), &uid);
         let namespace = &self.origin.namespace;
         if let Some(data_volume) = &volume.data_volume {
-            let patch =
-                owners(std::slice::from_ref(&vm), data_volume.metadata.resource_version.as_deref());
+            let patch = handed_over(&data_volume.metadata, &self.origin.plan_uid, &uid, &vm);
             let api = context.cluster.data_volumes(namespace);
             let name = data_volume.name_any();
             api.patch(&name, &params(), &Patch::Merge(patch))
@@ -181,10 +184,7 @@ impl Subject<'_> {
                 .asked(format!("handing over DataVolume {name}"))?;
         }
         let claim = volume.claim.as_ref().ok_or(Error::Gone("the claim"))?;
-        let cdi = claim.owner_references().iter().filter(|o| o.kind == "DataVolume");
-        let mut all = cdi.map(|o| json!(o)).collect::<Vec<_>>();
-        all.push(vm);
-        let patch = owners(&all, claim.metadata.resource_version.as_deref());
+        let patch = handed_over(&claim.metadata, &self.origin.plan_uid, &uid, &vm);
         let name = claim.name_any();
         let api = context.cluster.claims(namespace);
         api.patch(&name, &params(), &Patch::Merge(patch))
@@ -223,9 +223,17 @@ fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// Replaces the owners of what was seen in this version; of a later one it is refused.
-fn owners(owners: &[Value], version: Option<&str>) -> Value {
-    json!({ "metadata": { "resourceVersion": version, "ownerReferences": owners } })
+/// A volume goes from the Plan to the VM, and is marked. It is of the version that was seen: of a
+/// later one it is refused.
+fn handed_over(meta: &ObjectMeta, plan_uid: &str, vm_uid: &str, vm: &Value) -> Value {
+    let others = meta.owner_references.iter().flatten();
+    let others = others.filter(|o| o.uid != plan_uid && o.uid != vm_uid);
+    let owners: Vec<Value> = others.map(|o| json!(o)).chain([vm.clone()]).collect();
+    json!({ "metadata": {
+        "resourceVersion": meta.resource_version,
+        "ownerReferences": owners,
+        "annotations": { ANNOTATION_HANDED_OVER: vm_uid },
+    } })
 }
 
 #[cfg(test)]
@@ -263,6 +271,19 @@ mod tests {
         subject.step(&context, &Step::Tell(told)).await.unwrap();
         let error = subject.step(&context, &Step::Own(0)).await.unwrap_err();
         assert!(matches!(error, Error::Gone(_)));
+    }
+
+    #[test]
+    fn a_volume_that_is_handed_over_is_marked_in_the_same_write() {
+        let of = |kind: &str, uid: &str| json!({ "apiVersion": "v1", "kind": kind, "name": "x", "uid": uid });
+        let meta = json!({ "resourceVersion": "7", "ownerReferences":
+            [of("Plan", "p"), of("DataVolume", "d"), of("VirtualMachine", "v"), of("Other", "o")] });
+        let vm = owner("web01", "v");
+        let patch = handed_over(&serde_json::from_value(meta).unwrap(), "p", "v", &vm);
+        let meta = &patch["metadata"];
+        assert_eq!(meta["annotations"], json!({ ANNOTATION_HANDED_OVER: "v" }));
+        assert_eq!(meta["ownerReferences"], json!([of("DataVolume", "d"), of("Other", "o"), vm]));
+        assert_eq!(meta["resourceVersion"], "7");
     }
 
     #[test]
