@@ -15,6 +15,9 @@ const LOOK_AGAIN: u64 = 60;
 /// The longest wait between two tries, in seconds.
 const RETRY_MAX: u64 = 600;
 
+/// A VM that is in the way.
+const OTHER_VM: &str = "a VirtualMachine of this name is there already and was not made by this Plan; rename or delete it";
+
 /// What the Plan's status remembers of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -65,10 +68,14 @@ pub enum VolumeState {
     Missing,
     /// Made, and not usable yet.
     Pending(String),
+    /// It is being deleted.
+    Leaving(String),
     /// The pod may have it.
     Usable,
-    /// The VM owns it.
+    /// The VM that is there owns it.
     HandedOver,
+    /// A VM got it once that is not there any more, or another VM owns it: no pod may have it.
+    Taken(String),
     /// Somebody else's claim has the name.
     Foreign(String),
 }
@@ -177,12 +184,12 @@ pub fn next(seen: &Seen, rules: Rules) -> Decision {
     // The pod says which try it is: a status that was not written is made up for.
     record.attempts = record.attempts.max(seen.pod.attempt().unwrap_or(0));
     let round = Round { seen, rules, record };
-    if seen.machine == MachineState::Foreign {
-        let what = "a VirtualMachine of this name is there already and was not made by this Plan";
-        return round.failed(
-            "config",
-            &format!("{what}; rename or delete it, or use another targetName in a new Plan"),
-        );
+    if let Some(decision) = round.gone() {
+        return decision;
+    }
+    if round.is_blocked() && seen.pod == PodState::Missing && round.record.attempts == 0 {
+        return round
+            .failed("config", &format!("{OTHER_VM}, or use another targetName in a new Plan"));
     }
     if let PodState::Foreign(name) = &seen.pod {
         let what = format!("a pod {name} is there already and was not made by this Plan");
@@ -220,10 +227,23 @@ impl Round<'_> {
     }
 
     fn give(self) -> Decision {
-        let is_left = |state: &VolumeState| *state != VolumeState::HandedOver;
+        let is_made = self.seen.machine == MachineState::Made;
+        if is_made && self.record.phase != VmPhase::CreatingVm {
+            // It must be remembered that there was a VM before the user has it: see `gone`.
+            return self.creating("the VM gets its volumes", Vec::new());
+        }
+        if let Some(decision) = self.hindered().filter(|_| is_made) {
+            return decision;
+        }
+        // What the user has done with the volumes of a VM that is his is his business.
+        let is_left = |state: &VolumeState| match state {
+            VolumeState::Usable | VolumeState::Taken(_) => true,
+            VolumeState::Pending(_) => is_made,
+            _ => false,
+        };
         let left = self.seen.volumes.iter().enumerate().filter(|(_, state)| is_left(state));
         let mut steps: Vec<Step> = left.map(|(index, _)| Step::Own(index)).collect();
-        if self.seen.machine == MachineState::Made {
+        if is_made {
             steps.push(Step::HandOver);
         }
         if !steps.is_empty() {
@@ -237,6 +257,53 @@ impl Round<'_> {
         Decision { record, steps: vec![told], again_s: None }
     }
 
+    /// A volume without which the VM that was made is none.
+    fn hindered(&self) -> Option<Decision> {
+        self.seen.volumes.iter().enumerate().find_map(|(index, state)| match state {
+            VolumeState::Leaving(name) => {
+                let what = format!("the VM waits: claim {name} is being deleted");
+                Some(self.creating(&what, Vec::new()))
+            }
+            VolumeState::Missing | VolumeState::Foreign(_) => {
+                let what = format!("the volume of disk {index} is gone since it was converted");
+                Some(self.failed("volume", &format!("{what}; delete the VM, and make a new Plan")))
+            }
+            VolumeState::Pending(_)
+            | VolumeState::Usable
+            | VolumeState::HandedOver
+            | VolumeState::Taken(_) => None,
+        })
+    }
+
+    /// Whether somebody else's VM has the name.
+    fn is_blocked(&self) -> bool {
+        self.seen.machine == MachineState::Foreign
+    }
+
+    /// There was a VM, or there is another one on its volumes: nothing is converted again, since that
+    /// would write over what may be in use.
+    fn gone(&self) -> Option<Decision> {
+        let here = matches!(self.seen.machine, MachineState::Made | MachineState::HandedOver);
+        if here || self.seen.pod.is_active() {
+            return None;
+        }
+        let taken = self.seen.volumes.iter().enumerate().find_map(|(index, state)| match state {
+            VolumeState::Taken(name) => Some(name.clone()),
+            VolumeState::HandedOver => Some(format!("of disk {index}")),
+            _ => None,
+        });
+        if let Some(name) = taken {
+            let what =
+                format!("the volume {name} was handed over to a VM, so it is not written again");
+            let advice = "keep it, or convert the guest by a new Plan of another name";
+            return Some(self.failed("volume", &format!("{what}; {advice}")));
+        }
+        (self.record.phase == VmPhase::CreatingVm).then(|| {
+            let what = "the VM was made and is gone, so the guest is not converted again";
+            self.failed("lost", &format!("{what}; look for who deleted it, and make a new Plan"))
+        })
+    }
+
     fn convert(self) -> Decision {
         if let Some(decision) = self.preflight() {
             return decision;
@@ -247,6 +314,11 @@ impl Round<'_> {
                 let phase = self.record.phase;
                 self.wait(phase, None)
             }
+            PodState::Waiting(..) | PodState::Running(_) | PodState::Serving(_)
+                if self.is_blocked() =>
+            {
+                self.wait(VmPhase::Converting, Some(format!("{OTHER_VM}: it is looked at again")))
+            }
             PodState::Waiting(_, why) => {
                 let why = format!("the pod waits: {why}");
                 self.wait(VmPhase::Converting, Some(why))
@@ -254,8 +326,11 @@ impl Round<'_> {
             PodState::Running(_) => {
                 self.wait(VmPhase::Converting, Some("the guest is converted".to_owned()))
             }
+            // The phase follows when the VM is seen.
             PodState::Serving(_) => {
-                self.creating("the disks are converted; the VM is made", vec![Step::MakeMachine])
+                let what = "the disks are converted; the VM is made";
+                let decision = self.wait(VmPhase::Converting, Some(what.to_owned()));
+                Decision { steps: vec![Step::MakeMachine], again_s: Some(1), ..decision }
             }
             // Somebody else ended it: what it found is lost.
             PodState::Succeeded(attempt, at) => {
@@ -308,6 +383,11 @@ impl Round<'_> {
                 ),
             );
         }
+        if self.is_blocked() {
+            let message = format!("{OTHER_VM}: it is looked at again");
+            let decision = self.wait(VmPhase::Retrying, Some(message));
+            return Decision { again_s: Some(LOOK_AGAIN), ..decision };
+        }
         if !self.seen.admitted {
             let phase =
                 if self.record.attempts == 0 { VmPhase::Pending } else { VmPhase::Retrying };
@@ -342,6 +422,7 @@ impl Round<'_> {
         let steps: Vec<Step> = missing.map(|(index, _)| Step::MakeVolume(index)).collect();
         let pending = states().find_map(|(_, state)| match state {
             VolumeState::Pending(why) => Some(why.clone()),
+            VolumeState::Leaving(name) => Some(format!("claim {name} is being deleted")),
             _ => None,
         });
         if steps.is_empty() && pending.is_none() {
@@ -387,15 +468,15 @@ impl Round<'_> {
         Decision { record, steps, again_s: Some(wait.clamp(1, LOOK_AGAIN)) }
     }
 
-    fn creating(self, message: &str, steps: Vec<Step>) -> Decision {
+    fn creating(&self, message: &str, steps: Vec<Step>) -> Decision {
         let again = if steps.is_empty() { 2 } else { 1 };
         let mut decision = self.wait(VmPhase::CreatingVm, Some(message.to_owned()));
         (decision.steps, decision.again_s) = (steps, Some(again));
         decision
     }
 
-    fn wait(self, phase: VmPhase, message: Option<String>) -> Decision {
-        let mut record = Record { phase, ..self.record };
+    fn wait(&self, phase: VmPhase, message: Option<String>) -> Decision {
+        let mut record = Record { phase, ..self.record.clone() };
         if let Some(message) = message {
             record.message = Some(message);
         }
