@@ -136,7 +136,9 @@ async fn work(client: Client, options: &Options, context: Arc<Context>) {
     let ours = watcher::Config::default().labels(LABEL_PLAN_UID);
     let (reader, writer) = reflector::store();
     let seen = watcher(plans, watcher::Config::default()).default_backoff().reflect(writer);
-    let seen = seen.applied_objects().predicate_filter(asked, PredicateConfig::default());
+    let seen = seen
+        .applied_objects()
+        .predicate_filter(|plan: &Plan| Some(asked(plan)), PredicateConfig::default());
     Controller::for_stream(seen, reader)
         .watches(pods, ours, |pod| plan_of(&pod))
         .with_config(Config::default().concurrency(PLANS))
@@ -150,13 +152,13 @@ async fn work(client: Client, options: &Options, context: Arc<Context>) {
 
 /// What people change of a Plan, and not its status, which is our own: a round that ended with writing
 /// it would begin the next one at once.
-fn asked(plan: &Plan) -> Option<u64> {
+fn asked(plan: &Plan) -> u64 {
     let meta = &plan.metadata;
     let mut hasher = DefaultHasher::new();
     meta.generation.hash(&mut hasher);
     meta.deletion_timestamp.as_ref().map(|time| time.0).hash(&mut hasher);
     (&meta.finalizers, &meta.labels, &meta.annotations).hash(&mut hasher);
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 fn plan_of(pod: &Pod) -> Option<ObjectRef<Plan>> {
