@@ -35,6 +35,9 @@ pub const LABEL_ATTEMPT: &str = "conversion.v2v-pod.dev/attempt";
 pub const LABEL_ROLE: &str = "conversion.v2v-pod.dev/role";
 /// On a VM that is not handed over yet: the run strategy that it gets then.
 pub const ANNOTATION_PENDING: &str = "conversion.v2v-pod.dev/pending-run-strategy";
+/// On a claim and its `DataVolume`: the UID of the VM that got it. It stays whatever becomes of that
+/// VM: what is in the volume is the user's from then on.
+pub const ANNOTATION_HANDED_OVER: &str = "conversion.v2v-pod.dev/handed-over";
 /// On the pod: what the inventory said of the VM, for the VM object, see [`vm::Facts`].
 pub const ANNOTATION_FACTS: &str = "conversion.v2v-pod.dev/source";
 

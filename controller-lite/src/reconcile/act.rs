@@ -11,8 +11,11 @@ use crate::objects::event::{self, Told};
 use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
 use crate::objects::vm::{Facts, Machine, hand_over, owner};
 use crate::objects::volume::{Mode, Volume as NewVolume};
-use crate::objects::{ANNOTATION_FACTS, ANNOTATION_PENDING, MANAGER, Origin};
+use crate::objects::{
+    ANNOTATION_FACTS, ANNOTATION_HANDED_OVER, ANNOTATION_PENDING, MANAGER, Origin,
+};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -77,10 +80,18 @@ impl Subject<'_> {
             Step::Own(index) => self.own(context, *index).await,
             Step::HandOver => self.hand_over(context).await,
             Step::Tell(told) => {
-                let event = event::event(self.origin, told, Timestamp::now(), &context.instance);
-                let events = context.cluster.events(&self.origin.plan_namespace);
-                Ok(create(&events, &event, "event").await?)
+                self.tell(context, told).await;
+                Ok(())
             }
+        }
+    }
+
+    /// As well as it can be: the work goes on without it.
+    async fn tell(&self, context: &Context, told: &Told) {
+        let event = event::event(self.origin, told, Timestamp::now(), &context.instance);
+        let events = context.cluster.events(&self.origin.plan_namespace);
+        if let Err(error) = create(&events, &event, "event").await {
+            tracing::warn!(%error, reason = told.reason, note = told.note, "an event could not be made");
         }
     }
 
@@ -138,9 +149,7 @@ impl Subject<'_> {
         for warning in warnings(&pod_http::get(ip, port, "/warnings").await?) {
             let told =
                 Told { reason: "ConversionWarning", note: warning, warning: true, attempt: 0 };
-            let event = event::event(self.origin, &told, Timestamp::now(), &context.instance);
-            let events = context.cluster.events(&self.origin.plan_namespace);
-            create(&events, &event, "event").await?;
+            self.tell(context, &told).await;
         }
         let facts = self.pod.and_then(|pod| pod.annotations().get(ANNOTATION_FACTS));
         let facts = facts.map_or_else(Facts::default, |text| Facts::of_text(text));
@@ -159,6 +168,7 @@ impl Subject<'_> {
     }
 
     /// The VM becomes the owner of the claim, beside CDI's object if there is one, and of that.
+    /// Both are marked in the same write.
     async fn own(&self, context: &Context, index: usize) -> Result<(), Error> {
         let volume = self.volumes.get(index).ok_or(Error::Gone("the volume"))?;
         let machine = self.machine.ok_or(Error::Gone("the VM"))?;
@@ -166,8 +176,7 @@ impl Subject<'_> {
         let vm = owner(&machine.name_any(), &uid);
         let namespace = &self.origin.namespace;
         if let Some(data_volume) = &volume.data_volume {
-            let patch =
-                owners(std::slice::from_ref(&vm), data_volume.metadata.resource_version.as_deref());
+            let patch = handed_over(&data_volume.metadata, &self.origin.plan_uid, &uid, &vm);
             let api = context.cluster.data_volumes(namespace);
             let name = data_volume.name_any();
             api.patch(&name, &params(), &Patch::Merge(patch))
@@ -175,10 +184,7 @@ impl Subject<'_> {
                 .asked(format!("handing over DataVolume {name}"))?;
         }
         let claim = volume.claim.as_ref().ok_or(Error::Gone("the claim"))?;
-        let cdi = claim.owner_references().iter().filter(|o| o.kind == "DataVolume");
-        let mut all = cdi.map(|o| json!(o)).collect::<Vec<_>>();
-        all.push(vm);
-        let patch = owners(&all, claim.metadata.resource_version.as_deref());
+        let patch = handed_over(&claim.metadata, &self.origin.plan_uid, &uid, &vm);
         let name = claim.name_any();
         let api = context.cluster.claims(namespace);
         api.patch(&name, &params(), &Patch::Merge(patch))
@@ -217,14 +223,68 @@ fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// Replaces the owners of what was seen in this version; of a later one it is refused.
-fn owners(owners: &[Value], version: Option<&str>) -> Value {
-    json!({ "metadata": { "resourceVersion": version, "ownerReferences": owners } })
+/// A volume goes from the Plan to the VM, and is marked. It is of the version that was seen: of a
+/// later one it is refused.
+fn handed_over(meta: &ObjectMeta, plan_uid: &str, vm_uid: &str, vm: &Value) -> Value {
+    let others = meta.owner_references.iter().flatten();
+    let others = others.filter(|o| o.uid != plan_uid && o.uid != vm_uid);
+    let owners: Vec<Value> = others.map(|o| json!(o)).chain([vm.clone()]).collect();
+    json!({ "metadata": {
+        "resourceVersion": meta.resource_version,
+        "ownerReferences": owners,
+        "annotations": { ANNOTATION_HANDED_OVER: vm_uid },
+    } })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_made_stops_nothing() {
+        // Nobody listens there.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let context = Context {
+            cluster: cluster::Cluster { client },
+            instance: String::new(),
+            image: String::new(),
+            overhead: crate::objects::size::Overhead::DEFAULT,
+            inventories: crate::reconcile::vsphere::Inventories::default(),
+            retry_delay_s: 1,
+        };
+        let plan = json!({
+            "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
+            "metadata": { "name": "wave1" }, "spec": { "providerRef": { "name": "p" }, "vms": [] },
+        });
+        let (plan, origin) = (serde_json::from_value(plan).unwrap(), crate::objects::origin());
+        let subject = Subject {
+            plan: &plan,
+            provider: None,
+            origin: &origin,
+            guest: None,
+            volumes: &[],
+            pod: None,
+            machine: None,
+        };
+        let told = Told { reason: "Converted", note: String::new(), warning: false, attempt: 1 };
+        subject.step(&context, &Step::Tell(told)).await.unwrap();
+        let error = subject.step(&context, &Step::Own(0)).await.unwrap_err();
+        assert!(matches!(error, Error::Gone(_)));
+    }
+
+    #[test]
+    fn a_volume_that_is_handed_over_is_marked_in_the_same_write() {
+        let of = |kind: &str, uid: &str| json!({ "apiVersion": "v1", "kind": kind, "name": "x", "uid": uid });
+        let meta = json!({ "resourceVersion": "7", "ownerReferences":
+            [of("Plan", "p"), of("DataVolume", "d"), of("VirtualMachine", "v"), of("Other", "o")] });
+        let vm = owner("web01", "v");
+        let patch = handed_over(&serde_json::from_value(meta).unwrap(), "p", "v", &vm);
+        let meta = &patch["metadata"];
+        assert_eq!(meta["annotations"], json!({ ANNOTATION_HANDED_OVER: "v" }));
+        assert_eq!(meta["ownerReferences"], json!([of("DataVolume", "d"), of("Other", "o"), vm]));
+        assert_eq!(meta["resourceVersion"], "7");
+    }
 
     #[test]
     fn warnings_are_a_list_or_nothing() {

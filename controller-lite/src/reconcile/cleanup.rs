@@ -1,8 +1,8 @@
 //! What goes with a Plan that is deleted. Pure.
 //!
-//! What is handed over stays: VMs, and the volumes that they own. The rest goes in an order in
-//! which nothing is taken away from somebody who uses it: pods, then VMs that nobody got yet, then
-//! volumes.
+//! What is handed over stays: VMs, and volumes that a VM got once, whatever became of that VM. So
+//! do volumes that somebody else owns or uses. The rest goes in an order in which nothing is taken
+//! away from somebody who uses it: pods, then VMs that nobody got yet, then volumes.
 
 /// What is left of a Plan's objects, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub enum Machine {
 pub struct Volume {
     /// Its name.
     pub name: String,
-    /// The VM that owns it.
-    pub owner: Option<String>,
+    /// Whether it is, or may be, somebody else's: it stays.
+    pub kept: bool,
     /// Whether it is being deleted.
     pub leaving: bool,
 }
@@ -69,9 +69,7 @@ pub fn next(left: &Left) -> Cleanup {
         return Cleanup::Machines(of(&[Machine::Made]));
     }
     let kept = of(&[Machine::HandedOver]);
-    // A VM that is gone took its volumes along, or will.
-    let stays = |volume: &&Volume| volume.owner.as_ref().is_some_and(|vm| kept.contains(vm));
-    let mut going = left.volumes.iter().filter(|v| !stays(v)).peekable();
+    let mut going = left.volumes.iter().filter(|v| !v.kept).peekable();
     if going.peek().is_some() {
         let now = going.filter(|v| !v.leaving);
         return Cleanup::Volumes(now.map(|v| v.name.clone()).collect());
@@ -86,8 +84,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn volume(name: &str, owner: Option<&str>) -> Volume {
-        Volume { name: name.into(), owner: owner.map(str::to_owned), leaving: false }
+    fn volume(name: &str, kept: bool) -> Volume {
+        Volume { name: name.into(), kept, leaving: false }
     }
 
     #[test]
@@ -95,7 +93,7 @@ mod tests {
         let mut left = Left {
             pods: vec![("p".into(), false)],
             machines: vec![("a".into(), Machine::HandedOver), ("b".into(), Machine::Made)],
-            volumes: vec![volume("a0", Some("a")), volume("b0", Some("b")), volume("c0", None)],
+            volumes: vec![volume("a0", true), volume("b0", false), volume("c0", false)],
         };
         assert_eq!(next(&left), Cleanup::Pods(vec!["p".into()]));
         left.pods[0].1 = true;
@@ -111,20 +109,20 @@ mod tests {
 
     prop_compose! {
         fn any_left()(pods in vec(any::<bool>(), 0..3), machines in vec(0..3_u8, 0..3),
-                      volumes in vec((0..4_usize, any::<bool>()), 0..5)) -> Left {
+                      volumes in vec(any::<(bool, bool)>(), 0..5)) -> Left {
             let state = |n: u8| [Machine::Made, Machine::Leaving, Machine::HandedOver][usize::from(n)];
             Left {
                 pods: pods.into_iter().enumerate().map(|(n, l)| (format!("p{n}"), l)).collect(),
                 machines: machines.into_iter().enumerate().map(|(n, m)| (format!("m{n}"), state(m))).collect(),
-                volumes: volumes.into_iter().enumerate().map(|(n, (owner, leaving))| Volume {
-                    name: format!("v{n}"), owner: (owner < 3).then(|| format!("m{owner}")), leaving,
+                volumes: volumes.into_iter().enumerate().map(|(n, (kept, leaving))| Volume {
+                    name: format!("v{n}"), kept, leaving,
                 }).collect(),
             }
         }
     }
 
     proptest! {
-        /// Done again and again it ends, and takes nothing from a VM that was handed over.
+        /// Done again and again it ends, and takes nothing that is somebody's.
         #[test]
         fn it_ends_and_keeps_what_is_handed_over(left in any_left()) {
             let (mut now, before) = (left.clone(), left);
@@ -138,8 +136,8 @@ mod tests {
                     }
                     Cleanup::Volumes(gone) => {
                         let taken = |v: &Volume| gone.contains(&v.name) || v.leaving;
-                        prop_assert!(gone.iter().all(|n| before.volumes.iter().any(|v| v.name == *n && !v.owner.as_deref().is_some_and(mine))));
-                        now.volumes.retain(|v| !taken(v) || v.owner.as_deref().is_some_and(mine));
+                        prop_assert!(gone.iter().all(|n| before.volumes.iter().any(|v| v.name == *n && !v.kept)));
+                        now.volumes.retain(|v| !taken(v) || v.kept);
                     }
                     Cleanup::Done { machines, volumes } => {
                         prop_assert!(machines.iter().all(|vm| mine(vm)));

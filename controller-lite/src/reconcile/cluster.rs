@@ -139,6 +139,18 @@ where
     }
 }
 
+/// All objects of a namespace, of one kind. None where the kind is not there.
+pub async fn all<K>(api: &Api<K>, what: &str) -> Result<Vec<K>, Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    match api.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(error) if code(&error) == Some(404) => Ok(Vec::new()),
+        Err(error) => Err(error).asked(format!("listing {what}")),
+    }
+}
+
 /// Makes an object unless there is one of that name. Whose that is, the next look says: an object
 /// of somebody else is never written to.
 pub async fn create<K>(api: &Api<K>, object: &K, what: &str) -> Result<(), Error>

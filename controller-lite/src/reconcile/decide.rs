@@ -4,6 +4,8 @@
 //! with the new status and with steps, each of which may be done any number of times. It never
 //! counts on a step of an earlier round having been done, or on its status having been written.
 
+mod machine;
+
 use super::failure::Failure;
 use crate::api::plan::VmPhase;
 use crate::objects::event::Told;
@@ -14,6 +16,9 @@ const LOOK: u64 = 10;
 const LOOK_AGAIN: u64 = 60;
 /// The longest wait between two tries, in seconds.
 const RETRY_MAX: u64 = 600;
+
+/// A VM that is in the way.
+const OTHER_VM: &str = "a VirtualMachine of this name is there already and was not made by this Plan; rename or delete it";
 
 /// What the Plan's status remembers of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,10 +70,14 @@ pub enum VolumeState {
     Missing,
     /// Made, and not usable yet.
     Pending(String),
+    /// It is being deleted.
+    Leaving(String),
     /// The pod may have it.
     Usable,
-    /// The VM owns it.
+    /// The VM that is there owns it.
     HandedOver,
+    /// A VM got it once that is not there any more, or another VM owns it: no pod may have it.
+    Taken(String),
     /// Somebody else's claim has the name.
     Foreign(String),
 }
@@ -177,12 +186,12 @@ pub fn next(seen: &Seen, rules: Rules) -> Decision {
     // The pod says which try it is: a status that was not written is made up for.
     record.attempts = record.attempts.max(seen.pod.attempt().unwrap_or(0));
     let round = Round { seen, rules, record };
-    if seen.machine == MachineState::Foreign {
-        let what = "a VirtualMachine of this name is there already and was not made by this Plan";
-        return round.failed(
-            "config",
-            &format!("{what}; rename or delete it, or use another targetName in a new Plan"),
-        );
+    if let Some(decision) = round.gone() {
+        return decision;
+    }
+    if round.is_blocked() && seen.pod == PodState::Missing && round.record.attempts == 0 {
+        return round
+            .failed("config", &format!("{OTHER_VM}, or use another targetName in a new Plan"));
     }
     if let PodState::Foreign(name) = &seen.pod {
         let what = format!("a pod {name} is there already and was not made by this Plan");
@@ -202,39 +211,9 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// The VM is there: the pod goes, and then the user gets it.
-    fn finish(self) -> Decision {
-        match &self.seen.pod {
-            // It holds the volumes until it has ended.
-            PodState::Serving(_) => {
-                self.creating("the VM is made; the pod ends", vec![Step::Release])
-            }
-            PodState::Running(_) | PodState::Waiting(..) | PodState::Leaving => {
-                self.creating("the VM is made; the pod ends", Vec::new())
-            }
-            PodState::Missing
-            | PodState::Foreign(_)
-            | PodState::Succeeded(..)
-            | PodState::Failed(..) => self.give(),
-        }
-    }
-
-    fn give(self) -> Decision {
-        let is_left = |state: &VolumeState| *state != VolumeState::HandedOver;
-        let left = self.seen.volumes.iter().enumerate().filter(|(_, state)| is_left(state));
-        let mut steps: Vec<Step> = left.map(|(index, _)| Step::Own(index)).collect();
-        if self.seen.machine == MachineState::Made {
-            steps.push(Step::HandOver);
-        }
-        if !steps.is_empty() {
-            return self.creating("the VM gets its volumes", steps);
-        }
-        let note = "converted; the VM owns its volumes";
-        let mut record = Record { phase: VmPhase::Succeeded, ..self.record };
-        (record.class, record.retry_at) = (None, None);
-        record.message = Some(note.to_owned());
-        let told = tell("Converted", note, false, record.attempts);
-        Decision { record, steps: vec![told], again_s: None }
+    /// Whether somebody else's VM has the name.
+    fn is_blocked(&self) -> bool {
+        self.seen.machine == MachineState::Foreign
     }
 
     fn convert(self) -> Decision {
@@ -247,6 +226,11 @@ impl Round<'_> {
                 let phase = self.record.phase;
                 self.wait(phase, None)
             }
+            PodState::Waiting(..) | PodState::Running(_) | PodState::Serving(_)
+                if self.is_blocked() =>
+            {
+                self.wait(VmPhase::Converting, Some(format!("{OTHER_VM}: it is looked at again")))
+            }
             PodState::Waiting(_, why) => {
                 let why = format!("the pod waits: {why}");
                 self.wait(VmPhase::Converting, Some(why))
@@ -254,8 +238,11 @@ impl Round<'_> {
             PodState::Running(_) => {
                 self.wait(VmPhase::Converting, Some("the guest is converted".to_owned()))
             }
+            // The phase follows when the VM is seen.
             PodState::Serving(_) => {
-                self.creating("the disks are converted; the VM is made", vec![Step::MakeMachine])
+                let what = "the disks are converted; the VM is made";
+                let decision = self.wait(VmPhase::Converting, Some(what.to_owned()));
+                Decision { steps: vec![Step::MakeMachine], again_s: Some(1), ..decision }
             }
             // Somebody else ended it: what it found is lost.
             PodState::Succeeded(attempt, at) => {
@@ -308,6 +295,11 @@ impl Round<'_> {
                 ),
             );
         }
+        if self.is_blocked() {
+            let message = format!("{OTHER_VM}: it is looked at again");
+            let decision = self.wait(VmPhase::Retrying, Some(message));
+            return Decision { again_s: Some(LOOK_AGAIN), ..decision };
+        }
         if !self.seen.admitted {
             let phase =
                 if self.record.attempts == 0 { VmPhase::Pending } else { VmPhase::Retrying };
@@ -342,6 +334,7 @@ impl Round<'_> {
         let steps: Vec<Step> = missing.map(|(index, _)| Step::MakeVolume(index)).collect();
         let pending = states().find_map(|(_, state)| match state {
             VolumeState::Pending(why) => Some(why.clone()),
+            VolumeState::Leaving(name) => Some(format!("claim {name} is being deleted")),
             _ => None,
         });
         if steps.is_empty() && pending.is_none() {
@@ -387,15 +380,15 @@ impl Round<'_> {
         Decision { record, steps, again_s: Some(wait.clamp(1, LOOK_AGAIN)) }
     }
 
-    fn creating(self, message: &str, steps: Vec<Step>) -> Decision {
+    fn creating(&self, message: &str, steps: Vec<Step>) -> Decision {
         let again = if steps.is_empty() { 2 } else { 1 };
         let mut decision = self.wait(VmPhase::CreatingVm, Some(message.to_owned()));
         (decision.steps, decision.again_s) = (steps, Some(again));
         decision
     }
 
-    fn wait(self, phase: VmPhase, message: Option<String>) -> Decision {
-        let mut record = Record { phase, ..self.record };
+    fn wait(&self, phase: VmPhase, message: Option<String>) -> Decision {
+        let mut record = Record { phase, ..self.record.clone() };
         if let Some(message) = message {
             record.message = Some(message);
         }

@@ -41,12 +41,15 @@ fn volumes_then_pod() {
 fn the_vm_is_handed_over_after_its_pod_has_ended() {
     let mut vm = seen();
     vm.pod = PodState::Serving(1);
-    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::MakeMachine], VmPhase::CreatingVm));
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::MakeMachine], VmPhase::Converting));
     vm.machine = MachineState::Made;
-    assert_eq!(steps(&vm), [Step::Release]);
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::Release], VmPhase::CreatingVm));
     vm.pod = PodState::Running(1);
     assert_eq!(steps(&vm), []);
     vm.pod = PodState::Succeeded(1, 0);
+    // First it is written down that there is a VM.
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::CreatingVm));
+    vm.record.phase = VmPhase::CreatingVm;
     assert_eq!(steps(&vm), [Step::Own(0), Step::Own(1), Step::HandOver]);
     vm.volumes = vec![VolumeState::HandedOver; 2];
     assert_eq!(steps(&vm), [Step::HandOver]);
@@ -58,6 +61,7 @@ fn the_vm_is_handed_over_after_its_pod_has_ended() {
 fn what_was_made_of_a_result_is_kept_whatever_became_of_the_pod() {
     let mut vm = seen();
     vm.machine = MachineState::Made;
+    vm.record.phase = VmPhase::CreatingVm;
     for pod in [PodState::Missing, PodState::Failed(1, Failure::passing("lost", "x", 0))] {
         vm.pod = pod;
         assert_eq!(steps(&vm), [Step::Own(0), Step::Own(1), Step::HandOver]);
@@ -116,6 +120,58 @@ fn what_others_made_is_left_alone() {
 }
 
 #[test]
+fn another_vm_of_the_name_is_waited_for_once_a_pod_was_there() {
+    let mut vm = seen();
+    vm.machine = MachineState::Foreign;
+    let waits = |vm: &Seen, phase| {
+        let decision = next(vm, RULES);
+        assert_eq!((decision.record.phase, decision.steps), (phase, vec![]), "{vm:?}");
+        assert!(decision.record.message.unwrap().contains("rename or delete it"));
+        assert!(decision.again_s.is_some());
+    };
+    for pod in [PodState::Waiting(1, String::new()), PodState::Running(1), PodState::Serving(1)] {
+        vm.pod = pod;
+        waits(&vm, VmPhase::Converting);
+    }
+    vm.pod = PodState::Missing;
+    vm.record = Record { phase: VmPhase::Converting, attempts: 1, ..Record::default() };
+    waits(&vm, VmPhase::Retrying);
+    vm.machine = MachineState::Missing;
+    assert_eq!(steps(&vm), [Step::MakePod(2)]);
+}
+
+#[test]
+fn a_volume_that_a_vm_got_is_never_written_again() {
+    for state in [VolumeState::HandedOver, VolumeState::Taken("v".into())] {
+        for machine in [MachineState::Missing, MachineState::Foreign] {
+            for pod in [PodState::Missing, PodState::Succeeded(1, 0)] {
+                let mut vm = seen();
+                vm.record = Record { phase: VmPhase::CreatingVm, attempts: 1, ..Record::default() };
+                (vm.volumes[1], vm.machine, vm.pod) = (state.clone(), machine, pod);
+                let decision = next(&vm, RULES);
+                assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Failed));
+                assert_eq!(decision.record.class.as_deref(), Some("volume"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vm_gets_all_of_its_volumes_or_none() {
+    let mut vm = seen();
+    vm.record.phase = VmPhase::CreatingVm;
+    vm.machine = MachineState::Made;
+    vm.volumes[1] = VolumeState::Leaving("v".into());
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::CreatingVm));
+    vm.volumes[1] = VolumeState::Missing;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Failed));
+    // The user may do with his VM what he wants.
+    vm.machine = MachineState::HandedOver;
+    vm.volumes[0] = VolumeState::HandedOver;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Succeeded));
+}
+
+#[test]
 fn trouble_at_the_source_waits_and_is_told_once() {
     let mut vm = seen();
     vm.source = SourceState::Wrong(Failure::lasting("auth", "no", "look"));
@@ -143,6 +199,11 @@ enum Happens {
     PodFails(bool),
     PodVanishes,
     PodSucceeds,
+    /// Somebody deletes the VM; its volumes stay, or go along.
+    MachineVanishes(bool),
+    /// Somebody else's VM has the name, or has it no more.
+    MachineForeign(bool),
+    VolumeVanishes,
     /// The controller is killed after so many steps of this round; its status is written or not.
     Killed(usize, bool),
 }
@@ -156,6 +217,9 @@ fn happenings() -> impl Strategy<Value = Vec<Happens>> {
         any::<bool>().prop_map(Happens::PodFails),
         Just(Happens::PodVanishes),
         Just(Happens::PodSucceeds),
+        any::<bool>().prop_map(Happens::MachineVanishes),
+        any::<bool>().prop_map(Happens::MachineForeign),
+        Just(Happens::VolumeVanishes),
         (0..4_usize, any::<bool>()).prop_map(|(n, status)| Happens::Killed(n, status)),
     ];
     vec(one, 0..60)
@@ -166,12 +230,14 @@ struct World {
     seen: Seen,
     now: i64,
     pods: u32,
+    /// A VM got a volume, or was handed over.
+    given: bool,
 }
 
 impl World {
     fn new() -> Self {
         let volumes = vec![VolumeState::Missing; 2];
-        Self { seen: Seen { volumes, ..seen() }, now: 0, pods: 0 }
+        Self { seen: Seen { volumes, ..seen() }, now: 0, pods: 0, given: false }
     }
 
     fn rules(&self) -> Rules {
@@ -203,7 +269,27 @@ impl World {
             (Happens::PodSucceeds, PodState::Serving(_)) => {
                 self.seen.pod = PodState::Succeeded(attempt, self.now);
             }
+            (Happens::MachineVanishes(orphan), _) => self.machine_vanishes(orphan),
+            (Happens::MachineForeign(true), _) if self.seen.machine == MachineState::Missing => {
+                self.seen.machine = MachineState::Foreign;
+            }
+            (Happens::MachineForeign(false), _) if self.seen.machine == MachineState::Foreign => {
+                self.seen.machine = MachineState::Missing;
+            }
+            (Happens::VolumeVanishes, pod) if !pod.is_active() => {
+                self.seen.volumes[0] = VolumeState::Missing;
+            }
             _ => {}
+        }
+    }
+
+    fn machine_vanishes(&mut self, orphan: bool) {
+        if !matches!(self.seen.machine, MachineState::Made | MachineState::HandedOver) {
+            return;
+        }
+        self.seen.machine = MachineState::Missing;
+        for volume in self.seen.volumes.iter_mut().filter(|v| **v == VolumeState::HandedOver) {
+            *volume = if orphan { VolumeState::Taken("v".into()) } else { VolumeState::Missing };
         }
     }
 
@@ -213,6 +299,7 @@ impl World {
             Step::MakeVolume(n) => self.seen.volumes[*n] = VolumeState::Pending(String::new()),
             Step::MakePod(attempt) => {
                 prop_assert_eq!(&self.seen.pod, &PodState::Missing, "a second pod");
+                prop_assert!(!self.given, "a pod after the hand-over");
                 prop_assert!(*attempt <= RULES.retries + 1, "try {}", attempt);
                 prop_assert!(self.seen.volumes.iter().all(|v| *v == VolumeState::Usable));
                 prop_assert_eq!(self.seen.machine, MachineState::Missing);
@@ -239,10 +326,12 @@ impl World {
                     !self.seen.pod.is_active() && self.seen.machine == MachineState::Made
                         || self.seen.machine == MachineState::HandedOver
                 );
+                self.given = true;
                 self.seen.volumes[*n] = VolumeState::HandedOver;
             }
             Step::HandOver => {
                 prop_assert!(!self.seen.pod.is_active(), "the VM would share its volumes");
+                self.given = true;
                 self.seen.machine = MachineState::HandedOver;
             }
             Step::Tell(_) => {}
@@ -281,7 +370,13 @@ proptest! {
         }
         // And when all goes well from now on, it ends.
         for _ in 0..40 {
-            for good in [Happens::Time, Happens::Volume, Happens::PodRuns, Happens::PodServes] {
+            for good in [
+                Happens::Time,
+                Happens::MachineForeign(false),
+                Happens::Volume,
+                Happens::PodRuns,
+                Happens::PodServes,
+            ] {
                 world.happens(good);
                 world.round(usize::MAX, true)?;
             }
@@ -289,7 +384,7 @@ proptest! {
         let phase = world.seen.record.phase;
         prop_assert!(matches!(phase, VmPhase::Succeeded | VmPhase::Failed), "{:?}", world.seen);
         if phase == VmPhase::Succeeded {
-            prop_assert_eq!(world.seen.machine, MachineState::HandedOver);
+            prop_assert!(world.given);
         }
         // An end is an end.
         let end = next(&world.seen, world.rules());

@@ -1,17 +1,19 @@
 //! A Plan that is deleted: does what `cleanup` says, and then lets it go.
 
 use super::cleanup::{self, Cleanup, Left};
-use super::cluster::{self, delete};
+use super::cluster::{self, Asked, delete};
 use super::observe::Objects;
 use super::plan::{FINALIZER, said, set_finalizers};
-use super::{Context, admission};
+use super::{Context, admission, keep};
 use crate::api::plan::Plan;
 use crate::objects::Origin;
 use crate::objects::event::Told;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
+use serde_json::json;
 use std::time::Duration;
 
 /// A Plan is deleted.
@@ -26,7 +28,11 @@ pub async fn clean_up(context: &Context, plan: &Plan) -> Result<Action, cluster:
         Err(later) => return Ok(later),
     };
     let cluster = &context.cluster;
-    match cleanup::next(&left(&objects)) {
+    let mut left = left(&objects, &uid);
+    if matches!(cleanup::next(&left), Cleanup::Volumes(_)) {
+        keep_what_is_used(context, &target, &mut left).await?;
+    }
+    match cleanup::next(&left) {
         Cleanup::Pods(names) => {
             for pod in objects.pods.iter().filter(|p| names.contains(&p.name_any())) {
                 delete(&cluster.pods(&target), pod, "pod").await?;
@@ -46,6 +52,7 @@ pub async fn clean_up(context: &Context, plan: &Plan) -> Result<Action, cluster:
             }
         }
         Cleanup::Done { machines, volumes } => {
+            release(context, &target, &uid, &objects).await?;
             tell_what_is_left(context, plan, &machines, &volumes).await?;
             let rest = plan.finalizers().iter().filter(|f| *f != FINALIZER).cloned();
             set_finalizers(context, plan, &rest.collect::<Vec<_>>()).await?;
@@ -55,8 +62,50 @@ pub async fn clean_up(context: &Context, plan: &Plan) -> Result<Action, cluster:
     Ok(Action::requeue(Duration::from_secs(1)))
 }
 
-fn left(objects: &Objects) -> Left {
-    let leaving = |meta: &kube::core::ObjectMeta| meta.deletion_timestamp.is_some();
+/// Somebody's pod or VM may have a volume of which nothing else says so.
+async fn keep_what_is_used(
+    context: &Context,
+    namespace: &str,
+    left: &mut Left,
+) -> Result<(), cluster::Error> {
+    let pods = cluster::all(&context.cluster.pods(namespace), "pods").await?;
+    let machines = context.cluster.machines(namespace);
+    let machines = cluster::all(&machines, "VirtualMachines").await?;
+    for volume in left.volumes.iter_mut().filter(|v| !v.kept) {
+        volume.kept = pods.iter().any(|pod| keep::pod_has(pod, &volume.name))
+            || machines.iter().any(|vm| keep::machine_has(vm, &volume.name));
+    }
+    Ok(())
+}
+
+/// What stays must not go as the Plan's own.
+async fn release(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    objects: &Objects,
+) -> Result<(), cluster::Error> {
+    let patch = |meta: &ObjectMeta| {
+        let owners = keep::without_plan(meta, uid)?;
+        let meta = json!({ "resourceVersion": meta.resource_version, "ownerReferences": owners });
+        Some(Patch::Merge(json!({ "metadata": meta })))
+    };
+    let params = PatchParams::default();
+    for volume in &objects.data_volumes {
+        let (Some(patch), name) = (patch(&volume.metadata), volume.name_any()) else { continue };
+        let api = context.cluster.data_volumes(namespace);
+        api.patch(&name, &params, &patch).await.asked(format!("releasing DataVolume {name}"))?;
+    }
+    for claim in &objects.claims {
+        let (Some(patch), name) = (patch(&claim.metadata), claim.name_any()) else { continue };
+        let api = context.cluster.claims(namespace);
+        api.patch(&name, &params, &patch).await.asked(format!("releasing claim {name}"))?;
+    }
+    Ok(())
+}
+
+fn left(objects: &Objects, uid: &str) -> Left {
+    let leaving = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
     let machine = |vm: &DynamicObject| {
         let pending = vm.annotations().contains_key(crate::objects::ANNOTATION_PENDING);
         match (pending, leaving(&vm.metadata)) {
@@ -65,16 +114,20 @@ fn left(objects: &Objects) -> Left {
             (false, _) => cleanup::Machine::HandedOver,
         }
     };
-    let volume = |meta: &kube::core::ObjectMeta| {
-        let owners = meta.owner_references.iter().flatten();
-        let vm = owners.filter(|o| o.kind == "VirtualMachine").map(|o| o.name.clone()).next();
+    let ours: Vec<String> = objects.data_volumes.iter().filter_map(ResourceExt::uid).collect();
+    let metas = objects.claims.iter().map(|c| &c.metadata);
+    let metas = metas.chain(objects.data_volumes.iter().map(|v| &v.metadata));
+    let mut volumes: Vec<cleanup::Volume> = Vec::new();
+    for meta in metas {
         let name = meta.name.clone().unwrap_or_default();
-        cleanup::Volume { name, owner: vm, leaving: leaving(meta) }
-    };
-    let mut volumes: Vec<_> = objects.claims.iter().map(|c| volume(&c.metadata)).collect();
-    for data_volume in objects.data_volumes.iter().map(|v| volume(&v.metadata)) {
-        if !volumes.iter().any(|v| v.name == data_volume.name) {
-            volumes.push(data_volume);
+        let kept = keep::is_taken(meta, uid, &ours);
+        // A claim and CDI's object of its name are one volume: neither goes when one stays.
+        match volumes.iter_mut().find(|v| v.name == name) {
+            Some(known) => {
+                known.kept |= kept;
+                known.leaving &= leaving(meta);
+            }
+            None => volumes.push(cleanup::Volume { name, kept, leaving: leaving(meta) }),
         }
     }
     Left {
@@ -92,8 +145,11 @@ async fn tell_what_is_left(
 ) -> Result<(), cluster::Error> {
     let list =
         |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
-    let note =
-        format!("deleted; it leaves the VMs {} with the volumes {}", list(machines), list(volumes));
+    let note = format!(
+        "deleted; it leaves the VMs {}, and the volumes {}, which a VM got or somebody owns or uses",
+        list(machines),
+        list(volumes)
+    );
     tracing::info!(
         plan = plan.name_any(),
         machines = list(machines),
@@ -115,4 +171,44 @@ async fn tell_what_is_left(
         tracing::warn!(error = said(&error), "an event could not be made");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{ANNOTATION_HANDED_OVER, origin};
+
+    #[test]
+    fn a_claim_and_its_data_volume_are_one_volume() {
+        let meta = |uid: &str, owner: Option<&str>, marked: bool| {
+            let owner = owner
+                .map(|uid| json!({ "apiVersion": "v1", "kind": "x", "name": "x", "uid": uid }));
+            let marks = if marked { json!({ ANNOTATION_HANDED_OVER: "vm" }) } else { json!({}) };
+            json!({ "metadata": { "name": "v0", "uid": uid, "labels": origin().labels(),
+                "annotations": marks, "ownerReferences": owner.as_slice() } })
+        };
+        let of = |claim, data_volume| {
+            let objects = Objects {
+                claims: vec![serde_json::from_value(claim).unwrap()],
+                data_volumes: vec![serde_json::from_value(data_volume).unwrap()],
+                ..Objects::default()
+            };
+            left(&objects, &origin().plan_uid)
+        };
+        let plan = origin().plan_uid;
+        let ours = of(meta("c", Some("d"), false), meta("d", Some(&plan), false));
+        assert_eq!(cleanup::next(&ours), Cleanup::Volumes(vec!["v0".into()]));
+        // The VM was orphaned: nothing but the marks says that it was there.
+        let done = Cleanup::Done { machines: vec![], volumes: vec!["v0".into()] };
+        let marked = of(meta("c", Some("d"), true), meta("d", None, true));
+        assert_eq!(cleanup::next(&marked), done);
+        assert_eq!(
+            cleanup::next(&of(meta("c", Some("d"), true), meta("d", Some(&plan), false))),
+            done
+        );
+        assert_eq!(
+            cleanup::next(&of(meta("c", Some("other"), false), meta("d", None, false))),
+            done
+        );
+    }
 }

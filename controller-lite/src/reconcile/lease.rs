@@ -79,8 +79,7 @@ impl Election {
         let Some(mut lease) = find(&self.leases, &self.name, "lease").await? else {
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None, &now)) };
-            let made = self.leases.create(&PostParams::default(), &lease).await;
-            return Ok(made.is_ok());
+            return ours(self.leases.create(&PostParams::default(), &lease).await, "making");
         };
         let version = lease.resource_version();
         let since = match &self.seen {
@@ -115,14 +114,36 @@ impl Election {
 
     /// Writes it unless somebody else was quicker: its version goes with it.
     async fn write(&self, lease: &Lease) -> Result<bool, Error> {
-        match self.leases.replace(&self.name, &PostParams::default(), lease).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error).asked("writing the lease"),
-        }
+        ours(self.leases.replace(&self.name, &PostParams::default(), lease).await, "writing")
+    }
+}
+
+/// A conflict means that somebody else was quicker; what else goes wrong is an error.
+fn ours(written: Result<Lease, kube::Error>, what: &str) -> Result<bool, Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error).asked(format!("{what} the lease")),
     }
 }
 
 fn holder(lease: &Lease) -> Option<&String> {
     lease.spec.as_ref()?.holder_identity.as_ref().filter(|holder| !holder.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn only_a_conflict_is_no_error() {
+        let refused = |code| {
+            let status = Status { code, ..Status::failure("no", "why") };
+            ours(Err(kube::Error::Api(Box::new(status))), "making")
+        };
+        assert!(!refused(409).unwrap());
+        assert!(refused(403).unwrap_err().to_string().starts_with("making the lease"));
+        assert!(ours(Ok(Lease::default()), "making").unwrap());
+    }
 }

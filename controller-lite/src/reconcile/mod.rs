@@ -1,6 +1,6 @@
 //! From what a Plan asks for to running VMs.
 //!
-//! `decide`, `failure`, `guest`, `measure` and `cleanup` are pure: from what was seen to what is to
+//! `decide`, `failure`, `guest`, `measure`, `cleanup` and `keep` are pure: from what was seen to what is to
 //! be done. The rest looks at the API server and does it. Nothing is remembered between two rounds
 //! but what the API server has, so a controller that is killed anywhere goes on where it was.
 
@@ -12,6 +12,7 @@ pub mod decide;
 pub mod deleted;
 pub mod failure;
 pub mod guest;
+pub mod keep;
 pub mod lease;
 pub mod measure;
 pub mod observe;

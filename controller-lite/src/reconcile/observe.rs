@@ -5,10 +5,14 @@ use super::decide::{MachineState, PodState, VolumeState};
 use super::{failure, pod_http};
 use crate::objects::pod::{PORT_LIVE, PORT_RESULT};
 use crate::objects::volume::data_volume_may_be_used;
-use crate::objects::{ANNOTATION_PENDING, LABEL_ATTEMPT, LABEL_DISK, LABEL_VM, Origin};
+use crate::objects::{
+    ANNOTATION_HANDED_OVER, ANNOTATION_PENDING, LABEL_ATTEMPT, LABEL_DISK, LABEL_VM, Origin,
+};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// All objects of a Plan in its target namespace.
@@ -59,12 +63,13 @@ pub struct Volume {
     pub data_volume: Option<DynamicObject>,
 }
 
-/// Finds the volume of a disk.
+/// Finds the volume of a disk; `machine` is the UID of the VM, if it is there.
 pub async fn volume(
     cluster: &Cluster,
     objects: &Objects,
     origin: &Origin,
     index: usize,
+    machine: Option<&str>,
 ) -> Result<(Volume, VolumeState), Error> {
     let name = origin.claim_name(index);
     let data_volume = objects.data_volumes.iter().find(|dv| dv.name_any() == name).cloned();
@@ -73,7 +78,7 @@ pub async fn volume(
         Some(claim) => Some(claim),
         None => find(&cluster.claims(&origin.namespace), &name, "claim").await?,
     };
-    let state = volume_state(origin, claim.as_ref(), data_volume.as_ref());
+    let state = volume_state(origin, claim.as_ref(), data_volume.as_ref(), machine);
     Ok((Volume { claim, data_volume }, state))
 }
 
@@ -81,9 +86,20 @@ fn volume_state(
     origin: &Origin,
     claim: Option<&PersistentVolumeClaim>,
     data_volume: Option<&DynamicObject>,
+    machine: Option<&str>,
 ) -> VolumeState {
+    let marked_by =
+        |annotations: &BTreeMap<String, String>| annotations.get(ANNOTATION_HANDED_OVER).cloned();
+    let mark = data_volume.and_then(|d| marked_by(d.annotations()));
     let Some(claim) = claim else {
         let Some(data_volume) = data_volume else { return VolumeState::Missing };
+        if mark.is_some() {
+            return if mark.as_deref() == machine {
+                VolumeState::HandedOver
+            } else {
+                VolumeState::Taken(data_volume.name_any())
+            };
+        }
         let phase = data_volume_phase(data_volume);
         return VolumeState::Pending(format!(
             "CDI has not made the claim yet (DataVolume is {phase})"
@@ -91,16 +107,24 @@ fn volume_state(
     };
     let name = claim.name_any();
     let owners = claim.owner_references();
-    let of_vm = |kind: &str, name: &str| owners.iter().any(|o| o.kind == kind && o.name == name);
-    let of_cdi = data_volume.is_some() && of_vm("DataVolume", &name);
+    let of_cdi =
+        data_volume.is_some() && owners.iter().any(|o| o.kind == "DataVolume" && o.name == name);
     if !(origin.made(Some(claim.labels())) || of_cdi) {
         return VolumeState::Foreign(name);
     }
-    if of_vm("VirtualMachine", &origin.vm) {
-        return VolumeState::HandedOver;
-    }
     if claim.metadata.deletion_timestamp.is_some() {
-        return VolumeState::Pending(format!("claim {name} is being deleted"));
+        return VolumeState::Leaving(name);
+    }
+    let mark = marked_by(claim.annotations()).or(mark);
+    let mut machines = owners.iter().filter(|o| o.kind == "VirtualMachine").peekable();
+    if mark.is_some() || machines.peek().is_some() {
+        // One of the same name, made anew, is another VM.
+        let is_of = |o: &OwnerReference| Some(o.uid.as_str()) == machine;
+        return if mark.is_some() && mark.as_deref() == machine && machines.any(is_of) {
+            VolumeState::HandedOver
+        } else {
+            VolumeState::Taken(name)
+        };
     }
     if let Some(phase) = data_volume.map(data_volume_phase).filter(|p| !data_volume_may_be_used(p))
     {

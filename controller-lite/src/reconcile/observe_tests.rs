@@ -17,13 +17,13 @@ fn dynamic(value: Value) -> DynamicObject {
 #[test]
 fn volumes() {
     let origin = objects::origin();
-    assert_eq!(volume_state(&origin, None, None), VolumeState::Missing);
+    assert_eq!(volume_state(&origin, None, None, None), VolumeState::Missing);
     let ours = claim(&origin);
-    assert_eq!(volume_state(&origin, Some(&ours), None), VolumeState::Usable);
+    assert_eq!(volume_state(&origin, Some(&ours), None, None), VolumeState::Usable);
     let mut theirs = ours.clone();
     theirs.metadata.labels = None;
     assert_eq!(
-        volume_state(&origin, Some(&theirs), None),
+        volume_state(&origin, Some(&theirs), None, None),
         VolumeState::Foreign("wave1-web01-disk-0".into())
     );
     let data_volume = |phase: &str| {
@@ -35,13 +35,34 @@ fn volumes() {
     theirs.metadata.owner_references = Some(vec![serde_json::from_value(json!({
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "name": "wave1-web01-disk-0", "uid": "x",
     })).unwrap()]);
-    let state = |phase| volume_state(&origin, Some(&theirs), Some(&data_volume(phase)));
+    let state = |phase| volume_state(&origin, Some(&theirs), Some(&data_volume(phase)), None);
     assert_eq!(state("Succeeded"), VolumeState::Usable);
     assert!(matches!(state("ImportInProgress"), VolumeState::Pending(_)));
     let mut owned = ours;
     owned.metadata.owner_references =
         Some(vec![serde_json::from_value(objects::vm::owner("web01", "y")).unwrap()]);
-    assert_eq!(volume_state(&origin, Some(&owned), None), VolumeState::HandedOver);
+    let state =
+        |claim: &PersistentVolumeClaim, machine| volume_state(&origin, Some(claim), None, machine);
+    let taken = VolumeState::Taken("wave1-web01-disk-0".into());
+    // Not marked yet: an earlier controller, or somebody else.
+    assert_eq!(state(&owned, Some("y")), taken);
+    owned.annotations_mut().insert(ANNOTATION_HANDED_OVER.into(), "y".into());
+    assert_eq!(state(&owned, Some("y")), VolumeState::HandedOver);
+    // The VM is gone, or is another one of its name.
+    assert_eq!(state(&owned, None), taken);
+    assert_eq!(state(&owned, Some("z")), taken);
+    let mut leaving = owned.clone();
+    leaving.metadata.deletion_timestamp =
+        serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    assert!(matches!(state(&leaving, Some("y")), VolumeState::Leaving(_)));
+    // Orphaned: nobody owns it, but it was somebody's.
+    owned.metadata.owner_references = None;
+    assert_eq!(state(&owned, None), taken);
+    let marks = json!({ ANNOTATION_HANDED_OVER: "y" });
+    let marked =
+        dynamic(json!({ "metadata": { "name": "wave1-web01-disk-0", "annotations": marks } }));
+    assert_eq!(volume_state(&origin, None, Some(&marked), None), taken);
+    assert_eq!(volume_state(&origin, Some(&claim(&origin)), Some(&marked), None), taken);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::act::{self, Subject};
 use super::cluster::{self, Asked, find};
-use super::decide::{self, Candidate, Decision, PodState, Rules, Seen, SourceState};
+use super::decide::{self, Candidate, Decision, MachineState, PodState, Rules, Seen, SourceState};
 use super::failure::Failure;
 use super::guest::{self, Guest};
 use super::observe::{self, Objects, Volume};
@@ -201,8 +201,10 @@ impl Survey<'_> {
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
         let count = count.max(status.disks.len()).max(self.objects.volumes_of(&origin.vm));
         let (mut volumes, mut states) = (Vec::new(), Vec::new());
+        let uid = machine.as_ref().and_then(ResourceExt::uid);
         for index in 0..count {
-            let (volume, state) = observe::volume(cluster, self.objects, &origin, index).await?;
+            let (volume, state) =
+                observe::volume(cluster, self.objects, &origin, index, uid.as_deref()).await?;
             volumes.push(volume);
             states.push(state);
         }
@@ -260,7 +262,10 @@ async fn go(
     for (round, admitted) in rounds.iter_mut().zip(places) {
         round.seen.admitted = admitted;
         let mut decision = decide::next(&round.seen, rules);
-        if let (Some(progress), VmPhase::Converting) = (&round.progress, decision.record.phase) {
+        let shown = round.seen.machine != MachineState::Foreign;
+        if let (true, Some(progress), VmPhase::Converting) =
+            (shown, &round.progress, decision.record.phase)
+        {
             let phase = progress.phase.as_deref().unwrap_or("begins");
             decision.record.message = Some(format!("the pod is in phase {phase}"));
         }

@@ -10,9 +10,10 @@ use crate::probes;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -133,7 +134,12 @@ async fn work(client: Client, options: &Options, context: Arc<Context>) {
     // Pods may be in another namespace than their Plan.
     let pods: Api<Pod> = Api::all(client);
     let ours = watcher::Config::default().labels(LABEL_PLAN_UID);
-    Controller::new(plans, watcher::Config::default())
+    let (reader, writer) = reflector::store();
+    let seen = watcher(plans, watcher::Config::default()).default_backoff().reflect(writer);
+    let seen = seen
+        .applied_objects()
+        .predicate_filter(|plan: &Plan| Some(asked(plan)), PredicateConfig::default());
+    Controller::for_stream(seen, reader)
         .watches(pods, ours, |pod| plan_of(&pod))
         .with_config(Config::default().concurrency(PLANS))
         .run(plan::reconcile, |_, error, _| on_error(error), context)
@@ -144,6 +150,17 @@ async fn work(client: Client, options: &Options, context: Arc<Context>) {
         .await;
 }
 
+/// What people change of a Plan, and not its status, which is our own: a round that ended with writing
+/// it would begin the next one at once.
+fn asked(plan: &Plan) -> u64 {
+    let meta = &plan.metadata;
+    let mut hasher = DefaultHasher::new();
+    meta.generation.hash(&mut hasher);
+    meta.deletion_timestamp.as_ref().map(|time| time.0).hash(&mut hasher);
+    (&meta.finalizers, &meta.labels, &meta.annotations).hash(&mut hasher);
+    hasher.finish()
+}
+
 fn plan_of(pod: &Pod) -> Option<ObjectRef<Plan>> {
     let label = |name: &str| pod.labels().get(name);
     Some(ObjectRef::new(label(LABEL_PLAN)?).within(label(LABEL_PLAN_NAMESPACE)?))
@@ -152,4 +169,41 @@ fn plan_of(pod: &Pod) -> Option<ObjectRef<Plan>> {
 fn on_error(error: &super::cluster::Error) -> Action {
     tracing::warn!(%error, "a round failed");
     Action::requeue(AFTER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn its_own_status_is_no_reason_for_a_round() {
+        let of = |part: &str, value: Value| {
+            let mut plan = json!({
+                "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
+                "metadata": { "name": "wave", "generation": 1, "resourceVersion": "1" },
+                "spec": { "providerRef": { "name": "p" }, "vms": [] },
+                "status": { "message": "a" },
+            });
+            *plan.pointer_mut(part).unwrap() = value;
+            asked(&serde_json::from_value(plan).unwrap())
+        };
+        let before = of("/status/message", json!("a"));
+        assert_eq!(of("/status/message", json!("b")), before);
+        let meta = |key: &str, value: Value| {
+            let mut meta = json!({ "name": "wave", "generation": 1, "resourceVersion": "2" });
+            meta[key] = value;
+            of("/metadata", meta)
+        };
+        assert_eq!(meta("resourceVersion", json!("3")), before);
+        for (key, value) in [
+            ("generation", json!(2)),
+            ("deletionTimestamp", json!("2026-01-01T00:00:00Z")),
+            ("finalizers", json!(["a/b"])),
+            ("labels", json!({ "a": "b" })),
+            ("annotations", json!({ "look": "again" })),
+        ] {
+            assert_ne!(meta(key, value), before, "{key}");
+        }
+    }
 }

@@ -78,11 +78,7 @@ pub async fn look(
     let Some(secret) = find(&secrets, &name, "Secret").await? else {
         return Ok(Err(no_secret(&name, &namespace)));
     };
-    let version = format!(
-        "{}/{}",
-        provider.metadata.generation.unwrap_or_default(),
-        secret.resource_version().unwrap_or_default()
-    );
+    let version = version(provider, &secret);
     let slot = context.inventories.slot(provider);
     let mut kept = slot.lock().await;
     let known = kept.as_ref().filter(|k| k.holds(&version)).map(|k| k.result.clone());
@@ -107,6 +103,18 @@ pub async fn look(
         None => Err(no_secret(name, &namespace)),
         Some(secret) => by_host(&mut guest, provider, host, &secret).map(|()| guest),
     })
+}
+
+/// Of a Provider and its Secret. With their UIDs: one that was deleted and made anew is another one,
+/// whose generation begins at 1 again.
+fn version(provider: &Provider, secret: &Secret) -> String {
+    format!(
+        "{}/{}/{}/{}",
+        provider.uid().unwrap_or_default(),
+        provider.metadata.generation.unwrap_or_default(),
+        secret.uid().unwrap_or_default(),
+        secret.resource_version().unwrap_or_default()
+    )
 }
 
 fn no_secret(name: &str, namespace: &str) -> Failure {

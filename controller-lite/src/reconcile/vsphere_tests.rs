@@ -133,6 +133,23 @@ fn the_secret_and_the_trust() {
 }
 
 #[test]
+fn what_was_made_anew_is_another_one() {
+    let (mut provider, mut secret) = (provider(&json!({})), secret(&[]));
+    let mut versions = vec![version(&provider, &secret)];
+    for change in 0..4 {
+        match change {
+            0 => provider.metadata.uid = Some("a".to_owned()),
+            1 => provider.metadata.generation = Some(2),
+            2 => secret.metadata.uid = Some("b".to_owned()),
+            _ => secret.metadata.resource_version = Some("7".to_owned()),
+        }
+        let version = version(&provider, &secret);
+        assert!(!versions.contains(&version), "{change}");
+        versions.push(version);
+    }
+}
+
+#[test]
 fn a_refused_password_is_not_tried_again_at_once() {
     let kept = |class: &str, age_s: u64| Kept {
         version: "1/2".to_owned(),
