@@ -205,6 +205,17 @@ impl Plan {
     pub fn target_namespace(&self) -> Option<String> {
         self.spec.target_namespace.clone().or_else(|| self.namespace())
     }
+
+    /// Whether that is not the Plan's own.
+    pub fn is_elsewhere(&self) -> bool {
+        self.target_namespace() != self.namespace()
+    }
+
+    /// The conversion image. In another namespace it is not the Plan's author who says what runs.
+    pub fn image<'a>(&'a self, default: &'a str) -> &'a str {
+        let own = self.spec.image.as_deref().filter(|_| !self.is_elsewhere());
+        own.unwrap_or(default)
+    }
 }
 
 /// Which storage the disks get. An entry for a disk wins over one for its datastore, which wins

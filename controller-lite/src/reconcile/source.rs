@@ -4,7 +4,7 @@ use super::cluster::{Error, create, delete, find};
 use super::decide::SourceState;
 use super::failure::Failure;
 use super::guest::{self, Guest};
-use super::{Context, measure, vsphere};
+use super::{Context, elsewhere, measure, vsphere};
 use crate::api::plan::{Plan, PlanVm};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
@@ -31,12 +31,28 @@ pub async fn look(
     };
     Ok(match found {
         Ok(Some(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {
-            None => (SourceState::Known, Some(guest)),
+            None => match secret(context, provider, &origin, &guest).await? {
+                None => (SourceState::Known, Some(guest)),
+                Some(failure) => (SourceState::Wrong(failure), None),
+            },
             Some(failure) => (SourceState::Wrong(failure), None),
         },
         Ok(None) => (SourceState::Looking("the disks are measured".to_owned()), None),
         Err(failure) => (SourceState::Wrong(failure), None),
     })
+}
+
+/// Why the pod may not have the Secret that it needs.
+async fn secret(
+    context: &Context,
+    provider: &Provider,
+    origin: &Origin,
+    guest: &Guest,
+) -> Result<Option<Failure>, Error> {
+    match guest.secret.clone().or_else(|| guest::secret(provider)) {
+        Some(name) => elsewhere::secret(&context.cluster, origin, &name).await,
+        None => Ok(None),
+    }
 }
 
 /// What this version cannot find out.
