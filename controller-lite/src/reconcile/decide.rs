@@ -86,6 +86,8 @@ pub enum PodState {
     Waiting(u32, String),
     /// It runs; this is its attempt.
     Running(u32),
+    /// It runs, and the controller cannot ask it.
+    Unreachable(u32, String),
     /// It runs, and serves its result: the disks are converted and durable.
     Serving(u32),
     /// It ended well, then (in seconds since 1970).
@@ -97,13 +99,21 @@ pub enum PodState {
 impl PodState {
     /// Whether it takes up a place.
     pub fn is_active(&self) -> bool {
-        matches!(self, Self::Leaving | Self::Waiting(..) | Self::Running(_) | Self::Serving(_))
+        matches!(
+            self,
+            Self::Leaving
+                | Self::Waiting(..)
+                | Self::Running(_)
+                | Self::Unreachable(..)
+                | Self::Serving(_)
+        )
     }
 
     fn attempt(&self) -> Option<u32> {
         match self {
             Self::Waiting(n, _)
             | Self::Running(n)
+            | Self::Unreachable(n, _)
             | Self::Serving(n)
             | Self::Succeeded(n, _)
             | Self::Failed(n, _) => Some(*n),
@@ -212,6 +222,7 @@ impl Round<'_> {
             PodState::Running(_) | PodState::Waiting(..) | PodState::Leaving => {
                 self.creating("the VM is made; the pod ends", Vec::new())
             }
+            PodState::Unreachable(_, why) => self.creating(why, Vec::new()),
             PodState::Missing
             | PodState::Foreign(_)
             | PodState::Succeeded(..)
@@ -252,8 +263,9 @@ impl Round<'_> {
                 self.wait(VmPhase::Converting, Some(why))
             }
             PodState::Running(_) => {
-                self.wait(VmPhase::Converting, Some("the guest is converted".to_owned()))
+                self.wait(VmPhase::Converting, Some("the guest is being converted".to_owned()))
             }
+            PodState::Unreachable(_, why) => self.wait(VmPhase::Converting, Some(why.clone())),
             PodState::Serving(_) => {
                 self.creating("the disks are converted; the VM is made", vec![Step::MakeMachine])
             }

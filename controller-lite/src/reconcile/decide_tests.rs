@@ -116,6 +116,19 @@ fn what_others_made_is_left_alone() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_asked_is_told_and_kept() {
+    let mut vm = seen();
+    vm.pod = PodState::Unreachable(1, "cannot be reached".into());
+    assert!(vm.pod.is_active());
+    for machine in [MachineState::Missing, MachineState::Made] {
+        vm.machine = machine;
+        let decision = next(&vm, RULES);
+        assert_eq!(decision.record.message.as_deref(), Some("cannot be reached"));
+        assert_eq!((decision.record.attempts, decision.steps), (1, vec![]));
+    }
+}
+
+#[test]
 fn trouble_at_the_source_waits_and_is_told_once() {
     let mut vm = seen();
     vm.source = SourceState::Wrong(Failure::lasting("auth", "no", "look"));

@@ -132,8 +132,12 @@ pub async fn pod_state(origin: &Origin, pod: Option<&Pod>, now: i64) -> PodState
     let status = pod.status.as_ref().unwrap_or(&empty);
     match status.phase.as_deref() {
         Some("Running") => match address(pod).zip(port(pod, PORT_RESULT)) {
-            Some((ip, port)) if pod_http::is_open(ip, port).await => PodState::Serving(attempt),
-            _ => PodState::Running(attempt),
+            Some((ip, port)) => match pod_http::is_open(ip, port).await {
+                Ok(true) => PodState::Serving(attempt),
+                Ok(false) => PodState::Running(attempt),
+                Err(error) => PodState::Unreachable(attempt, error.to_string()),
+            },
+            None => PodState::Running(attempt),
         },
         Some("Succeeded") => PodState::Succeeded(attempt, ended_at(status).unwrap_or(now)),
         Some("Failed") => {
