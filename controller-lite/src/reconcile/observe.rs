@@ -147,17 +147,20 @@ pub async fn pod_state(origin: &Origin, pod: Option<&Pod>, now: i64) -> PodState
     }
 }
 
-fn created(pod: &Pod) -> Option<i64> {
+/// When it was made.
+pub fn created(pod: &Pod) -> Option<i64> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
 }
 
-fn ended_at(status: &PodStatus) -> Option<i64> {
+/// When the last of its containers ended.
+pub fn ended_at(status: &PodStatus) -> Option<i64> {
     let ends = status.container_statuses.iter().flatten();
     let ends = ends.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
     ends.map(|time| time.0.as_second()).max()
 }
 
-fn waits_for(status: &PodStatus) -> String {
+/// Why a pod does not run yet.
+pub fn waits_for(status: &PodStatus) -> String {
     let containers =
         status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut waiting = containers.filter_map(|c| c.state.as_ref()?.waiting.as_ref());

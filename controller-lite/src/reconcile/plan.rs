@@ -108,6 +108,13 @@ async fn obstacle(
     elsewhere::obstacle(&context.cluster, plan, target, provider).await
 }
 
+/// Whether what the status knows of disks may be about other paths than the Plan has now.
+fn is_measured_before_a_change(plan: &Plan) -> bool {
+    plan.status.as_ref().is_some_and(|status| {
+        status.start_time.is_none() && status.observed_generation != plan.metadata.generation
+    })
+}
+
 /// The status of each VM of the Plan, in its order.
 fn statuses(plan: &Plan) -> Vec<VmStatus> {
     let known = plan.status.as_ref().map(|s| s.vms.as_slice()).unwrap_or_default();
@@ -159,6 +166,9 @@ impl Survey<'_> {
         let machines = cluster.machines(&origin.namespace);
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
+        if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
+            status.disks.clear();
+        }
         let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
         let (source, guest) = match (self.obstacle, provider) {
             _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
@@ -331,4 +341,28 @@ pub(super) async fn set_finalizers(
         .await
         .asked(format!("changing the finalizers of Plan {namespace}/{name}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_a_plan_that_was_corrected_are_not_believed() {
+        let plan = |status: serde_json::Value| -> Plan {
+            serde_json::from_value(json!({
+                "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
+                "metadata": { "name": "p", "namespace": "lab", "generation": 2 },
+                "spec": { "providerRef": { "name": "x" }, "vms": [{ "name": "web" }] },
+                "status": status,
+            }))
+            .unwrap()
+        };
+        let changed = |status| is_measured_before_a_change(&plan(status));
+        assert!(changed(json!({ "observedGeneration": 1 })));
+        assert!(!changed(json!({ "observedGeneration": 2 })));
+        // From its start on VMs and paths are fixed.
+        let begun = json!({ "observedGeneration": 1, "startTime": "2026-01-01T00:00:00Z" });
+        assert!(!changed(begun));
+    }
 }
