@@ -56,6 +56,8 @@ pub enum SourceState {
     Looking(String),
     /// Something is wrong, there or in the Plan. Nothing was made, and somebody can mend it.
     Wrong(Failure),
+    /// The guest is not what its volumes were made for.
+    Changed(Failure),
 }
 
 /// One volume.
@@ -285,6 +287,7 @@ impl Round<'_> {
             SourceState::Known => return None,
             // What is known already needs no source: the objects are there.
             _ if self.seen.pod != PodState::Missing => return None,
+            SourceState::Changed(why) => return Some(self.failed(&why.class, &why.to_string())),
             SourceState::Looking(what) => (what.clone(), None, LOOK),
             SourceState::Wrong(failure) => {
                 (failure.to_string(), Some(failure.class.clone()), LOOK_AGAIN)

@@ -129,6 +129,17 @@ fn a_pod_that_cannot_be_asked_is_told_and_kept() {
 }
 
 #[test]
+fn a_guest_that_changed_ends_it_until_there_is_a_vm() {
+    let mut vm = seen();
+    vm.source = SourceState::Changed(Failure::lasting("config", "disks changed", "x"));
+    assert_eq!(phase(&vm), VmPhase::Failed);
+    assert_eq!(next(&vm, RULES).record.class.as_deref(), Some("config"));
+    assert_eq!(steps(&vm), []);
+    vm.machine = MachineState::Made;
+    assert_eq!(phase(&vm), VmPhase::CreatingVm);
+}
+
+#[test]
 fn trouble_at_the_source_waits_and_is_told_once() {
     let mut vm = seen();
     vm.source = SourceState::Wrong(Failure::lasting("auth", "no", "look"));

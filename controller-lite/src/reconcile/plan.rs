@@ -170,7 +170,7 @@ impl Survey<'_> {
             status.disks.clear();
         }
         let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
-        let (source, guest) = match (self.obstacle, provider) {
+        let (mut source, guest) = match (self.obstacle, provider) {
             _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
             (None, Some(provider)) => {
                 source::look(self.context, self.plan, provider, vm, &recorded).await?
@@ -180,7 +180,11 @@ impl Survey<'_> {
         };
         if let Some(guest) = &guest {
             let sizes: Vec<u64> = guest.disks.iter().map(|d| d.bytes).collect();
-            status::with_disks(&mut status, &sizes, |index| origin.claim_name(index));
+            let made = self.objects.volumes_of(&origin.vm);
+            let claim = |index| origin.claim_name(index);
+            if let Err(failure) = status::with_disks(&mut status, &sizes, made, claim) {
+                source = SourceState::Changed(failure);
+            }
             status.host.clone_from(&guest.host);
         }
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
