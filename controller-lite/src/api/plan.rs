@@ -113,7 +113,8 @@ pub struct PlanSpec {
     #[schemars(range(max = 20))]
     pub retries: u32,
 
-    /// Image of the conversion pod; default: the one the controller was started with.
+    /// Image of the conversion pod; default: the one the controller was started with,
+    /// which pods in another `targetNamespace` always get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
