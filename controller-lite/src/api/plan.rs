@@ -113,7 +113,8 @@ pub struct PlanSpec {
     #[schemars(range(max = 20))]
     pub retries: u32,
 
-    /// Image of the conversion pod; default: the one the controller was started with.
+    /// Image of the conversion pod; default: the one the controller was started with,
+    /// which pods in another `targetNamespace` always get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -204,6 +205,17 @@ impl Plan {
     /// Namespace of what is made. `None` only for an object that did not come from a server.
     pub fn target_namespace(&self) -> Option<String> {
         self.spec.target_namespace.clone().or_else(|| self.namespace())
+    }
+
+    /// Whether that is not the Plan's own.
+    pub fn is_elsewhere(&self) -> bool {
+        self.target_namespace() != self.namespace()
+    }
+
+    /// The conversion image. In another namespace it is not the Plan's author who says what runs.
+    pub fn image<'a>(&'a self, default: &'a str) -> &'a str {
+        let own = self.spec.image.as_deref().filter(|_| !self.is_elsewhere());
+        own.unwrap_or(default)
     }
 }
 

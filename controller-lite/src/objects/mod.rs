@@ -41,6 +41,9 @@ pub const ANNOTATION_HANDED_OVER: &str = "conversion.v2v-pod.dev/handed-over";
 /// On the pod: what the inventory said of the VM, for the VM object, see [`vm::Facts`].
 pub const ANNOTATION_FACTS: &str = "conversion.v2v-pod.dev/source";
 
+/// On a pod that measures disks: a digest of its spec, see `reconcile::measure`.
+pub const ANNOTATION_DIGEST: &str = "conversion.v2v-pod.dev/spec-digest";
+
 /// For which VM of which Plan an object is made; gives names, labels and the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {

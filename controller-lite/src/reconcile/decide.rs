@@ -61,6 +61,8 @@ pub enum SourceState {
     Looking(String),
     /// Something is wrong, there or in the Plan. Nothing was made, and somebody can mend it.
     Wrong(Failure),
+    /// The guest is not what its volumes were made for.
+    Changed(Failure),
 }
 
 /// One volume.
@@ -95,6 +97,8 @@ pub enum PodState {
     Waiting(u32, String),
     /// It runs; this is its attempt.
     Running(u32),
+    /// It runs, and the controller cannot ask it.
+    Unreachable(u32, String),
     /// It runs, and serves its result: the disks are converted and durable.
     Serving(u32),
     /// It ended well, then (in seconds since 1970).
@@ -106,13 +110,21 @@ pub enum PodState {
 impl PodState {
     /// Whether it takes up a place.
     pub fn is_active(&self) -> bool {
-        matches!(self, Self::Leaving | Self::Waiting(..) | Self::Running(_) | Self::Serving(_))
+        matches!(
+            self,
+            Self::Leaving
+                | Self::Waiting(..)
+                | Self::Running(_)
+                | Self::Unreachable(..)
+                | Self::Serving(_)
+        )
     }
 
     fn attempt(&self) -> Option<u32> {
         match self {
             Self::Waiting(n, _)
             | Self::Running(n)
+            | Self::Unreachable(n, _)
             | Self::Serving(n)
             | Self::Succeeded(n, _)
             | Self::Failed(n, _) => Some(*n),
@@ -236,8 +248,9 @@ impl Round<'_> {
                 self.wait(VmPhase::Converting, Some(why))
             }
             PodState::Running(_) => {
-                self.wait(VmPhase::Converting, Some("the guest is converted".to_owned()))
+                self.wait(VmPhase::Converting, Some("the guest is being converted".to_owned()))
             }
+            PodState::Unreachable(_, why) => self.wait(VmPhase::Converting, Some(why.clone())),
             // The phase follows when the VM is seen.
             PodState::Serving(_) => {
                 let what = "the disks are converted; the VM is made";
@@ -260,6 +273,7 @@ impl Round<'_> {
             SourceState::Known => return None,
             // What is known already needs no source: the objects are there.
             _ if self.seen.pod != PodState::Missing => return None,
+            SourceState::Changed(why) => return Some(self.failed(&why.class, &why.to_string())),
             SourceState::Looking(what) => (what.clone(), None, LOOK),
             SourceState::Wrong(failure) => {
                 (failure.to_string(), Some(failure.class.clone()), LOOK_AGAIN)

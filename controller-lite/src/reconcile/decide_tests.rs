@@ -157,6 +157,19 @@ fn a_volume_that_a_vm_got_is_never_written_again() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_asked_is_told_and_kept() {
+    let mut vm = seen();
+    vm.pod = PodState::Unreachable(1, "cannot be reached".into());
+    assert!(vm.pod.is_active());
+    for machine in [MachineState::Missing, MachineState::Made] {
+        vm.machine = machine;
+        let decision = next(&vm, RULES);
+        assert_eq!(decision.record.message.as_deref(), Some("cannot be reached"));
+        assert_eq!((decision.record.attempts, decision.steps), (1, vec![]));
+    }
+}
+
+#[test]
 fn a_vm_gets_all_of_its_volumes_or_none() {
     let mut vm = seen();
     vm.record.phase = VmPhase::CreatingVm;
@@ -169,6 +182,17 @@ fn a_vm_gets_all_of_its_volumes_or_none() {
     vm.machine = MachineState::HandedOver;
     vm.volumes[0] = VolumeState::HandedOver;
     assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Succeeded));
+}
+
+#[test]
+fn a_guest_that_changed_ends_it_until_there_is_a_vm() {
+    let mut vm = seen();
+    vm.source = SourceState::Changed(Failure::lasting("config", "disks changed", "x"));
+    assert_eq!(phase(&vm), VmPhase::Failed);
+    assert_eq!(next(&vm, RULES).record.class.as_deref(), Some("config"));
+    assert_eq!(steps(&vm), []);
+    vm.machine = MachineState::Made;
+    assert_eq!(phase(&vm), VmPhase::CreatingVm);
 }
 
 #[test]

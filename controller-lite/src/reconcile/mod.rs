@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod cluster;
 pub mod decide;
 pub mod deleted;
+pub mod elsewhere;
 pub mod failure;
 pub mod guest;
 pub mod keep;
@@ -46,6 +47,6 @@ pub struct Context {
 impl Context {
     /// The conversion image of a Plan.
     pub fn image<'a>(&'a self, plan: &'a Plan) -> &'a str {
-        plan.spec.image.as_deref().unwrap_or(&self.image)
+        plan.image(&self.image)
     }
 }

@@ -156,8 +156,12 @@ pub async fn pod_state(origin: &Origin, pod: Option<&Pod>, now: i64) -> PodState
     let status = pod.status.as_ref().unwrap_or(&empty);
     match status.phase.as_deref() {
         Some("Running") => match address(pod).zip(port(pod, PORT_RESULT)) {
-            Some((ip, port)) if pod_http::is_open(ip, port).await => PodState::Serving(attempt),
-            _ => PodState::Running(attempt),
+            Some((ip, port)) => match pod_http::is_open(ip, port).await {
+                Ok(true) => PodState::Serving(attempt),
+                Ok(false) => PodState::Running(attempt),
+                Err(error) => PodState::Unreachable(attempt, error.to_string()),
+            },
+            None => PodState::Running(attempt),
         },
         Some("Succeeded") => PodState::Succeeded(attempt, ended_at(status).unwrap_or(now)),
         Some("Failed") => {
@@ -167,17 +171,20 @@ pub async fn pod_state(origin: &Origin, pod: Option<&Pod>, now: i64) -> PodState
     }
 }
 
-fn created(pod: &Pod) -> Option<i64> {
+/// When it was made.
+pub fn created(pod: &Pod) -> Option<i64> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
 }
 
-fn ended_at(status: &PodStatus) -> Option<i64> {
+/// When the last of its containers ended.
+pub fn ended_at(status: &PodStatus) -> Option<i64> {
     let ends = status.container_statuses.iter().flatten();
     let ends = ends.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
     ends.map(|time| time.0.as_second()).max()
 }
 
-fn waits_for(status: &PodStatus) -> String {
+/// Why a pod does not run yet.
+pub fn waits_for(status: &PodStatus) -> String {
     let containers =
         status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut waiting = containers.filter_map(|c| c.state.as_ref()?.waiting.as_ref());

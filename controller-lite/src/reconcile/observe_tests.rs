@@ -95,3 +95,18 @@ async fn pods() {
     assert!(matches!(state(json!({ "phase": "Failed" })).await, PodState::Failed(3, _)));
     assert_eq!(pod_state(&origin, None, 0).await, PodState::Missing);
 }
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_asked_says_so() {
+    let origin = objects::origin();
+    let pod = json!({
+        "metadata": { "labels": origin.labels() },
+        "spec": { "containers": [{ "name": "c", "ports": [
+            { "name": PORT_RESULT, "containerPort": 8080 },
+        ] }] },
+        "status": { "phase": "Running", "podIP": "255.255.255.255" },
+    });
+    let state = pod_state(&origin, Some(&serde_json::from_value(pod).unwrap()), 9).await;
+    let PodState::Unreachable(1, why) = state else { panic!("{state:?}") };
+    assert!(why.contains("255.255.255.255:8080"), "{why}");
+}

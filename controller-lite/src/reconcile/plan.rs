@@ -6,14 +6,14 @@ use super::decide::{self, Candidate, Decision, MachineState, PodState, Rules, Se
 use super::failure::Failure;
 use super::guest::{self, Guest};
 use super::observe::{self, Objects, Volume};
-use super::{Context, admission, deleted, pod_http, source, status};
+use super::{Context, admission, deleted, elsewhere, pod_http, source, status};
 use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use serde_json::json;
 use std::sync::Arc;
@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// Keeps a Plan until what it made is cleaned up.
 pub const FINALIZER: &str = "conversion.v2v-pod.dev/cleanup";
-/// On a namespace: from which others Plans may make VMs in it; names with commas, or `*`.
-pub const ANNOTATION_ACCEPTS: &str = "conversion.v2v-pod.dev/accept-plans-from";
 /// Seconds until a step that failed is done again.
 const AFTER_ERROR: u64 = 5;
 
@@ -93,8 +91,8 @@ async fn obstacle(
     target: &str,
     provider: Option<&Provider>,
 ) -> Result<Option<Failure>, cluster::Error> {
-    let own = plan.namespace().unwrap_or_default();
-    if provider.is_none() {
+    let Some(provider) = provider else {
+        let own = plan.namespace().unwrap_or_default();
         let message =
             format!("there is no Provider {} in namespace {own}", plan.spec.provider_ref.name);
         return Ok(Some(Failure::lasting(
@@ -102,35 +100,19 @@ async fn obstacle(
             message,
             "make it, or correct spec.providerRef",
         )));
-    }
+    };
     if !context.cluster.has("kubevirt.io/v1", "virtualmachines").await? {
         let message = "the cluster has no VirtualMachines of kubevirt.io/v1";
         return Ok(Some(Failure::lasting("config", message, "install KubeVirt")));
     }
-    if target == own {
-        return Ok(None);
-    }
-    // Whoever may make Plans here must not reach into any other namespace through us.
-    let namespaces: Api<Namespace> = Api::all(context.cluster.client.clone());
-    let found = find(&namespaces, target, "namespace").await?;
-    let accepts = found.as_ref().and_then(|n| n.annotations().get(ANNOTATION_ACCEPTS));
-    let accepts =
-        accepts.is_some_and(|a| a.split(',').any(|n| [own.as_str(), "*"].contains(&n.trim())));
-    let secret = provider.and_then(guest::secret);
-    if let (true, Some(name)) = (accepts, secret) {
-        let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), target);
-        if find(&secrets, &name, "Secret").await?.is_none() {
-            let message = format!("the pod needs the Secret {name} in namespace {target} as well");
-            return Ok(Some(Failure::lasting("config", message, "copy it there")));
-        }
-    }
-    Ok((!accepts).then(|| {
-        let message = format!("namespace {target} takes no Plans from namespace {own}");
-        let advice = format!(
-            "annotate it with {ANNOTATION_ACCEPTS}={own}, or leave out spec.targetNamespace"
-        );
-        Failure::lasting("config", message, &advice)
-    }))
+    elsewhere::obstacle(&context.cluster, plan, target, provider).await
+}
+
+/// Whether what the status knows of disks may be about other paths than the Plan has now.
+fn is_measured_before_a_change(plan: &Plan) -> bool {
+    plan.status.as_ref().is_some_and(|status| {
+        status.start_time.is_none() && status.observed_generation != plan.metadata.generation
+    })
 }
 
 /// The status of each VM of the Plan, in its order.
@@ -184,8 +166,11 @@ impl Survey<'_> {
         let machines = cluster.machines(&origin.namespace);
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
+        if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
+            status.disks.clear();
+        }
         let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
-        let (source, guest) = match (self.obstacle, provider) {
+        let (mut source, guest) = match (self.obstacle, provider) {
             _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
             (None, Some(provider)) => {
                 source::look(self.context, self.plan, provider, vm, &recorded).await?
@@ -195,7 +180,11 @@ impl Survey<'_> {
         };
         if let Some(guest) = &guest {
             let sizes: Vec<u64> = guest.disks.iter().map(|d| d.bytes).collect();
-            status::with_disks(&mut status, &sizes, |index| origin.claim_name(index));
+            let made = self.objects.volumes_of(&origin.vm);
+            let claim = |index| origin.claim_name(index);
+            if let Err(failure) = status::with_disks(&mut status, &sizes, made, claim) {
+                source = SourceState::Changed(failure);
+            }
             status.host.clone_from(&guest.host);
         }
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
@@ -361,4 +350,28 @@ pub(super) async fn set_finalizers(
         .await
         .asked(format!("changing the finalizers of Plan {namespace}/{name}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_a_plan_that_was_corrected_are_not_believed() {
+        let plan = |status: serde_json::Value| -> Plan {
+            serde_json::from_value(json!({
+                "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Plan",
+                "metadata": { "name": "p", "namespace": "lab", "generation": 2 },
+                "spec": { "providerRef": { "name": "x" }, "vms": [{ "name": "web" }] },
+                "status": status,
+            }))
+            .unwrap()
+        };
+        let changed = |status| is_measured_before_a_change(&plan(status));
+        assert!(changed(json!({ "observedGeneration": 1 })));
+        assert!(!changed(json!({ "observedGeneration": 2 })));
+        // From its start on VMs and paths are fixed.
+        let begun = json!({ "observedGeneration": 1, "startTime": "2026-01-01T00:00:00Z" });
+        assert!(!changed(begun));
+    }
 }

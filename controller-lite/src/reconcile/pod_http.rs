@@ -5,6 +5,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -21,9 +22,7 @@ const MAX_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection.
-    #[error(
-        "the pod at {0} cannot be reached from the controller; is there a network policy in between?"
-    )]
+    #[error("the pod cannot be reached at {0}: is a NetworkPolicy in between?")]
     Connect(SocketAddr, #[source] std::io::Error),
     /// No whole answer.
     #[error("the pod at {at}{path} gave no answer")]
@@ -50,9 +49,23 @@ pub enum Error {
     },
 }
 
-/// Whether something listens there: the result is complete.
-pub async fn is_open(ip: IpAddr, port: u16) -> bool {
-    matches!(timeout(CONNECT, TcpStream::connect((ip, port))).await, Ok(Ok(_)))
+/// Whether something listens there: the result is complete. That nothing does yet is what the pod's
+/// own kernel says; where nobody says anything, the pod would never be ready.
+pub async fn is_open(ip: IpAddr, port: u16) -> Result<bool, Error> {
+    match connect(SocketAddr::new(ip, port)).await {
+        Ok(_) => Ok(true),
+        Err(Error::Connect(_, why)) if why.kind() == ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn connect(at: SocketAddr) -> Result<TcpStream, Error> {
+    let stream = timeout(CONNECT, TcpStream::connect(at)).await.unwrap_or_else(|_| Err(late()));
+    stream.map_err(|source| Error::Connect(at, source))
+}
+
+fn late() -> std::io::Error {
+    std::io::Error::from(ErrorKind::TimedOut)
 }
 
 /// Asks for a page; empty when there is none (204).
@@ -69,9 +82,7 @@ pub async fn shutdown(ip: IpAddr, port: u16) -> Result<(), Error> {
 }
 
 async fn ask(method: Method, at: SocketAddr, path: &'static str) -> Result<String, Error> {
-    let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-    let stream = timeout(CONNECT, TcpStream::connect(at)).await.unwrap_or_else(|_| Err(late()));
-    let stream = stream.map_err(|source| Error::Connect(at, source))?;
+    let stream = connect(at).await?;
     let answer = timeout(ANSWER, exchange(stream, method, at, path)).await;
     let (status, text) = answer
         .unwrap_or_else(|_| Err(late().into()))
@@ -179,7 +190,21 @@ mod tests {
         let (port, asked) = server("");
         shutdown(HERE, port).await.unwrap();
         assert!(asked.join().unwrap().starts_with("POST /shutdown"));
-        assert!(!is_open(HERE, port).await);
+        assert!(!is_open(HERE, port).await.unwrap());
         assert!(matches!(shutdown(HERE, port).await, Err(Error::Connect(..))));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_reached_is_not_one_that_is_not_ready() {
+        let listener = TcpListener::bind((HERE, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_open(HERE, port).await.unwrap());
+        drop(listener);
+        assert!(!is_open(HERE, port).await.unwrap());
+        // No host has this address: the kernel says so at once.
+        let error = is_open(std::net::Ipv4Addr::BROADCAST.into(), 8080).await.unwrap_err();
+        let said =
+            "the pod cannot be reached at 255.255.255.255:8080: is a NetworkPolicy in between?";
+        assert_eq!(error.to_string(), said);
     }
 }

@@ -4,13 +4,15 @@ use super::cluster::{Error, create, delete, find};
 use super::decide::SourceState;
 use super::failure::Failure;
 use super::guest::{self, Guest};
-use super::{Context, measure, vsphere};
+use super::measure::Measured;
+use super::{Context, elsewhere, measure, vsphere};
 use crate::api::plan::{Plan, PlanVm};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
 use crate::objects::pod::Conversion;
 use crate::objects::source::{FilePath, Source};
 use crate::objects::vm::Facts;
+use k8s_openapi::jiff::Timestamp;
 
 /// What is known of a VM. `recorded` are the sizes that the status has from an earlier look.
 pub async fn look(
@@ -26,17 +28,33 @@ pub async fn look(
     };
     let found = match provider.spec.kind {
         SourceKind::Disk => disks(context, plan, provider, vm, &origin, recorded).await?,
-        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm).await?.map(Some),
+        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm).await?.map(Found::Guest),
         SourceKind::Ova | SourceKind::Xen => Err(not_yet(provider.spec.kind)),
     };
     Ok(match found {
-        Ok(Some(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {
-            None => (SourceState::Known, Some(guest)),
+        Ok(Found::Guest(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {
+            None => match secret(context, provider, &origin, &guest).await? {
+                None => (SourceState::Known, Some(guest)),
+                Some(failure) => (SourceState::Wrong(failure), None),
+            },
             Some(failure) => (SourceState::Wrong(failure), None),
         },
-        Ok(None) => (SourceState::Looking("the disks are measured".to_owned()), None),
+        Ok(Found::Looking(what)) => (SourceState::Looking(what), None),
         Err(failure) => (SourceState::Wrong(failure), None),
     })
+}
+
+/// Why the pod may not have the Secret that it needs.
+async fn secret(
+    context: &Context,
+    provider: &Provider,
+    origin: &Origin,
+    guest: &Guest,
+) -> Result<Option<Failure>, Error> {
+    match guest.secret.clone().or_else(|| guest::secret(provider)) {
+        Some(name) => elsewhere::secret(&context.cluster, origin, &name).await,
+        None => Ok(None),
+    }
 }
 
 /// What this version cannot find out.
@@ -52,7 +70,12 @@ fn not_yet(kind: SourceKind) -> Failure {
     )
 }
 
-type Found = Result<Option<Guest>, Failure>;
+/// What a look at the source gave.
+enum Found {
+    Guest(Guest),
+    /// Nothing yet.
+    Looking(String),
+}
 
 /// Images on a volume, which only a pod can see.
 async fn disks(
@@ -62,23 +85,12 @@ async fn disks(
     vm: &PlanVm,
     origin: &Origin,
     recorded: &[u64],
-) -> Result<Found, Error> {
+) -> Result<Result<Found, Failure>, Error> {
+    let looking = |what: String| Ok(Ok(Found::Looking(what)));
     let pods = context.cluster.pods(&origin.namespace);
     let name = measure::pod_name(origin);
     if !recorded.is_empty() {
-        return Ok(guest::of_disks(provider, vm, recorded).map(Some));
-    }
-    let pod = find(&pods, &name, "pod").await?;
-    if let Some(pod) = pod {
-        if !origin.made(pod.metadata.labels.as_ref()) {
-            let message = format!("a pod {name} is there already and was not made by this Plan");
-            return Ok(Err(Failure::lasting("config", message, "delete it")));
-        }
-        return Ok(match measure::sizes(&pod) {
-            None => Ok(None),
-            Some(Ok(sizes)) => guest::of_disks(provider, vm, &sizes).map(Some),
-            Some(Err(failure)) => Err(failure),
-        });
+        return Ok(guest::of_disks(provider, vm, recorded).map(Found::Guest));
     }
     let (paths, claim) = match (guest::paths(vm), guest::source_claim(provider)) {
         (Ok(paths), Ok(claim)) => (paths, claim),
@@ -98,8 +110,24 @@ async fn disks(
         resources: plan.spec.resources.as_ref(),
         facts: &Facts::default(),
     };
-    create(&pods, &measure::pod(&conversion, &inside), "pod").await?;
-    Ok(Ok(None))
+    let wanted = measure::pod(&conversion, &inside);
+    let Some(pod) = find(&pods, &name, "pod").await? else {
+        create(&pods, &wanted, "pod").await?;
+        return looking("the disks are measured".to_owned());
+    };
+    if !origin.made(pod.metadata.labels.as_ref()) {
+        let message = format!("a pod {name} is there already and was not made by this Plan");
+        return Ok(Err(Failure::lasting("config", message, "delete it")));
+    }
+    match measure::look(&pod, &wanted, Timestamp::now().as_second()) {
+        Measured::Sizes(sizes) => Ok(guest::of_disks(provider, vm, &sizes).map(Found::Guest)),
+        Measured::Waits(why) => looking(why),
+        Measured::Wrong(failure) => Ok(Err(failure)),
+        Measured::Stale => {
+            delete(&pods, &pod, "pod").await?;
+            looking("the disks are measured anew".to_owned())
+        }
+    }
 }
 
 /// Removes what was needed for looking, once the sizes are in the status.

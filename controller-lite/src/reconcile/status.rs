@@ -2,6 +2,7 @@
 
 use super::cluster::{Asked, Cluster, Error};
 use super::decide::Record;
+use super::failure::Failure;
 use super::pod_http::Progress;
 use crate::api::plan::{DiskStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
 use crate::objects::{GROUP, MANAGER};
@@ -51,8 +52,26 @@ fn cut(text: &str) -> String {
     text.chars().take(MESSAGE_MAX).collect()
 }
 
-/// The disks, as soon as they are known.
-pub fn with_disks(status: &mut VmStatus, sizes: &[u64], claim: impl Fn(usize) -> String) {
+/// The disks, as soon as they are known. Once there are volumes, of which `made` says how many, they
+/// must be those that the volumes were made for.
+pub fn with_disks(
+    status: &mut VmStatus,
+    sizes: &[u64],
+    made: usize,
+    claim: impl Fn(usize) -> String,
+) -> Result<(), Failure> {
+    let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+    if made > sizes.len() || (made > 0 && !recorded.is_empty() && recorded != sizes) {
+        let before = if recorded.is_empty() { format!("{made}") } else { list(&recorded) };
+        let message = format!(
+            "the VM's disks changed at the source after volumes were made for them: {before} before, \
+             {} now",
+            list(sizes)
+        );
+        let advice = "delete the Plan, which removes the volumes, and make another one";
+        return Err(Failure::lasting("config", message, advice));
+    }
+    status.disks.retain(|disk| (disk.index as usize) < sizes.len());
     for (number, bytes) in sizes.iter().enumerate() {
         let index = u32::try_from(number).unwrap_or(u32::MAX);
         match status.disks.iter_mut().find(|d| d.index == index) {
@@ -65,6 +84,12 @@ pub fn with_disks(status: &mut VmStatus, sizes: &[u64], claim: impl Fn(usize) ->
             }),
         }
     }
+    Ok(())
+}
+
+fn list(sizes: &[u64]) -> String {
+    let each: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+    format!("{} ({} bytes)", sizes.len(), each.join(", "))
 }
 
 /// How far the copy is.
@@ -171,5 +196,32 @@ mod tests {
         };
         let status = with_record(&VmStatus::default(), &record, Timestamp::UNIX_EPOCH);
         assert_eq!(super::record(&status), record);
+    }
+
+    #[test]
+    fn disks_follow_the_guest_until_there_are_volumes() {
+        let mut status = VmStatus::default();
+        let mut see = |sizes: &[u64], made| {
+            let seen = with_disks(&mut status, sizes, made, |index| format!("c{index}"));
+            let known: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+            (seen.map_err(|failure| failure.class), known)
+        };
+        assert_eq!(see(&[10, 20], 0), (Ok(()), vec![10, 20]));
+        assert_eq!(see(&[10], 0), (Ok(()), vec![10]));
+        assert_eq!(see(&[10, 30], 0), (Ok(()), vec![10, 30]));
+        // One of two is made.
+        assert_eq!(see(&[10, 30], 1), (Ok(()), vec![10, 30]));
+        for changed in [&[10][..], &[10, 31], &[10, 30, 40]] {
+            assert_eq!(see(changed, 2), (Err("config".to_owned()), vec![10, 30]));
+        }
+    }
+
+    #[test]
+    fn volumes_whose_disks_were_not_recorded_are_counted() {
+        let see = |sizes: &[u64], made| {
+            with_disks(&mut VmStatus::default(), sizes, made, |_| String::new()).is_ok()
+        };
+        assert!(see(&[10, 20], 1));
+        assert!(!see(&[10], 2));
     }
 }

@@ -124,8 +124,11 @@ fn another_namespace_has_to_agree() {
     // Anything about the Plan makes the controller look again at once.
     room.kubectl(&["annotate", "plan", "wave", "look=again"]).ok();
     let there = Room { server: room.server, namespace: other };
-    let pod = there.until("pod", "wave-web-measure", Value::is_object);
-    assert_eq!(pod["metadata"]["ownerReferences"], Value::Null);
+    // Nor do the claims there belong to whoever makes Providers here.
+    room.until("plan", "wave", |p| {
+        p["status"]["message"].as_str().is_some_and(|m| m.contains("sourceVolume images"))
+    });
+    assert!(there.get("pod", "wave-web-measure").is_null());
     room.kubectl(&["delete", "plan", "wave", "--wait=false"]).ok();
     room.until_gone("plan", "wave");
     assert!(there.get("pod", "wave-web-measure").is_null());

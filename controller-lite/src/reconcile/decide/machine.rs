@@ -14,6 +14,7 @@ impl Round<'_> {
             PodState::Running(_) | PodState::Waiting(..) | PodState::Leaving => {
                 self.creating("the VM is made; the pod ends", Vec::new())
             }
+            PodState::Unreachable(_, why) => self.creating(why, Vec::new()),
             PodState::Missing
             | PodState::Foreign(_)
             | PodState::Succeeded(..)
