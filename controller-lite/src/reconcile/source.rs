@@ -28,13 +28,15 @@ pub async fn look(
     };
     let found = match provider.spec.kind {
         SourceKind::Disk => disks(context, plan, provider, vm, &origin, recorded).await?,
-        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm).await?.map(Found::Guest),
+        SourceKind::Vsphere => vsphere::look(context, plan, provider, vm)
+            .await?
+            .map(|guest| Found::Guest(Box::new(guest))),
         SourceKind::Ova | SourceKind::Xen => Err(not_yet(provider.spec.kind)),
     };
     Ok(match found {
         Ok(Found::Guest(guest)) => match guest::misfit(&guest, &guest::networks(plan)) {
             None => match secret(context, provider, &origin, &guest).await? {
-                None => (SourceState::Known, Some(guest)),
+                None => (SourceState::Known, Some(*guest)),
                 Some(failure) => (SourceState::Wrong(failure), None),
             },
             Some(failure) => (SourceState::Wrong(failure), None),
@@ -72,7 +74,7 @@ fn not_yet(kind: SourceKind) -> Failure {
 
 /// What a look at the source gave.
 enum Found {
-    Guest(Guest),
+    Guest(Box<Guest>),
     /// Nothing yet.
     Looking(String),
 }
@@ -90,7 +92,9 @@ async fn disks(
     let pods = context.cluster.pods(&origin.namespace);
     let name = measure::pod_name(origin);
     if !recorded.is_empty() {
-        return Ok(guest::of_disks(provider, vm, recorded).map(Found::Guest));
+        return Ok(
+            guest::of_disks(provider, vm, recorded).map(|guest| Found::Guest(Box::new(guest)))
+        );
     }
     let (paths, claim) = match (guest::paths(vm), guest::source_claim(provider)) {
         (Ok(paths), Ok(claim)) => (paths, claim),
@@ -120,7 +124,9 @@ async fn disks(
         return Ok(Err(Failure::lasting("config", message, "delete it")));
     }
     match measure::look(&pod, &wanted, Timestamp::now().as_second()) {
-        Measured::Sizes(sizes) => Ok(guest::of_disks(provider, vm, &sizes).map(Found::Guest)),
+        Measured::Sizes(sizes) => {
+            Ok(guest::of_disks(provider, vm, &sizes).map(|guest| Found::Guest(Box::new(guest))))
+        }
         Measured::Waits(why) => looking(why),
         Measured::Wrong(failure) => Ok(Err(failure)),
         Measured::Stale => {
