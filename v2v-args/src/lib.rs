@@ -10,7 +10,7 @@ mod names;
 mod request;
 
 pub use features::{Features, HelpAnswer};
-pub use names::{disk_link_name, drive_name, sanitize_slash};
+pub use names::{disk_link_name, drive_name, rfc1123, sanitize_slash};
 pub use request::{
     Common, Convert, InPlace, InPlaceInput, Input, Inspect, Keys, LibvirtInput, Output, OutputMode,
     RemoteInspect, Vddk,

@@ -1,4 +1,4 @@
-//! Names that virt-v2v gives to output disks; the links have to match them exactly
+//! Names that guests get in Kubernetes, and those that virt-v2v gives to output disks; the links have to match them exactly
 //! (virt-v2v `output/output.ml`: `sanitize_slash name ^ "-sd" ^ drive_name i`).
 
 /// `a` … `z`, `aa` …: the letters of disk `index`, counted from 0.
@@ -26,6 +26,26 @@ pub fn disk_link_name(name: &str, index: usize) -> String {
     format!("{}-sd{}", sanitize_slash(name), drive_name(index))
 }
 
+/// The longest DNS label.
+const LABEL: usize = 63;
+
+/// `name` as an RFC 1123 label: lower case, anything else than `a-z0-9` a dash (one for a run of
+/// them), 63 characters at most. A valid label stays as it is; `None` if nothing is left.
+pub fn rfc1123(name: &str) -> Option<String> {
+    let mut label = String::new();
+    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
+        match c {
+            'a'..='z' | '0'..='9' => label.push(c),
+            '-' if !label.is_empty() => label.push(c),
+            _ if !label.is_empty() && !label.ends_with('-') => label.push('-'),
+            _ => {}
+        }
+    }
+    label.truncate(LABEL);
+    label.truncate(label.trim_end_matches('-').len());
+    (!label.is_empty()).then_some(label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +65,18 @@ mod tests {
         ];
         for (index, letters) in known {
             assert_eq!(drive_name(index), letters);
+        }
+    }
+
+    #[test]
+    fn names_of_guests_become_labels() {
+        for (name, expected) in [
+            ("web01", Some("web01")),
+            ("Web Server_01.example.com", Some("web-server-01-example-com")),
+            ("-x-", Some("x")),
+            ("сервер", None),
+        ] {
+            assert_eq!(rfc1123(name).as_deref(), expected, "{name}");
         }
     }
 

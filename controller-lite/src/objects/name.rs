@@ -7,23 +7,6 @@ pub const MAX: usize = 63;
 /// Digits of the hash that ends a name which had to be cut.
 const HASH_DIGITS: usize = 8;
 
-/// `name` as an RFC 1123 label: lower case, anything else than `a-z0-9` a dash. `None` if nothing
-/// is left of it.
-pub fn label(name: &str) -> Option<String> {
-    let mut label = String::new();
-    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
-        match c {
-            'a'..='z' | '0'..='9' => label.push(c),
-            '-' if !label.is_empty() => label.push(c),
-            _ if !label.is_empty() && !label.ends_with('-') => label.push('-'),
-            _ => {}
-        }
-    }
-    label.truncate(MAX);
-    label.truncate(label.trim_end_matches('-').len());
-    (!label.is_empty()).then_some(label)
-}
-
 /// The parts with dashes between them. Too long a name is cut, and ends with a hash of all of it,
 /// so that two long names that begin alike stay different.
 pub fn joined(parts: &[&str]) -> String {
@@ -54,18 +37,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_of_guests_become_labels() {
-        for (name, expected) in [
-            ("web01", Some("web01")),
-            ("Web Server_01.example.com", Some("web-server-01-example-com")),
-            ("-x-", Some("x")),
-            ("сервер", None),
-        ] {
-            assert_eq!(label(name).as_deref(), expected, "{name}");
-        }
-    }
-
-    #[test]
     fn a_dot_does_not_make_two_names_one() {
         assert_ne!(joined(&["a.b", "c"]), joined(&["a-b", "c"]));
         assert_eq!(digest("", 8), "e3b0c442");
@@ -75,7 +46,7 @@ mod tests {
         #[test]
         fn joined_labels_are_labels(a in "[a-z0-9]([-.a-z0-9]{0,80}[a-z0-9])?", b in "[a-z0-9]{1,63}") {
             let name = joined(&[&a, &b, "disk", "7"]);
-            prop_assert_eq!(label(&name), Some(name.clone()));
+            prop_assert_eq!(v2v_args::rfc1123(&name), Some(name.clone()));
         }
 
         #[test]

@@ -195,7 +195,7 @@ impl PodConfig {
 
     /// Parses and checks. Touches no file.
     pub fn parse(values: &Values) -> Result<Self, ConfigError> {
-        let mut reader = Reader { values, notes: Vec::new() };
+        let mut reader = Reader::new(values);
         let job = reader.job()?;
         Ok(Self {
             job,
@@ -218,12 +218,16 @@ pub(super) struct Reader<'a> {
     notes: Vec<String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(values: &'a Values) -> Self {
+        Self { values, notes: Vec::new() }
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.values.get(name).map(str::to_owned)
     }
 
-    fn required(
+    pub(super) fn required(
         &self,
         variable: &'static str,
         source_kind: &'static str,
@@ -312,7 +316,7 @@ impl Reader<'_> {
                 }
                 Ok(Source::HyperV(paths))
             }
-            "xen" => Ok(Source::Xen(Xen::read(self.values)?)),
+            "xen" => Ok(Source::Xen(self.xen()?)),
             "" => Err(ConfigError::NoSource),
             other => Err(ConfigError::BadSource(other.to_owned())),
         }

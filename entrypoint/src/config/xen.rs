@@ -1,10 +1,10 @@
 //! The settings of a Xen source. Touches no file.
 
 use super::ConfigError;
-use super::settings::{Values, parse_bool};
+use super::pod::Reader;
+use super::settings::parse_bool;
 use crate::trust::Fingerprint;
 use crate::vsphere::access::TrustMode;
-use clap::ValueEnum;
 
 /// A VM on a Xen host; its name is that of the pod's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,44 +19,32 @@ pub struct Xen {
     pub legacy: bool,
 }
 
-impl Xen {
+impl Reader<'_> {
     /// From `V2V_libvirtURL`, `V2V_fingerprint`, `V2V_trust` and `V2V_sshLegacy`; `V2V_vmName` must be there.
-    pub fn read(values: &Values) -> Result<Self, ConfigError> {
-        let required = |variable| {
-            values.get(variable).ok_or(ConfigError::Missing { variable, source_kind: "xen" })
-        };
-        let url = required("V2V_libvirtURL")?.to_owned();
-        required("V2V_vmName")?;
-        let fingerprint = values.get("V2V_fingerprint").map(str::parse).transpose();
-        let fingerprint = fingerprint
-            .map_err(|source| ConfigError::Thumbprint { variable: "V2V_fingerprint", source })?;
-        let trust = values.get("V2V_trust").map_or(Ok(TrustMode::Auto), |text| {
-            TrustMode::from_str(text, false).map_err(|_| ConfigError::BadValue {
-                variable: "V2V_trust",
-                value: text.to_owned(),
-                allowed: "auto, ca, thumbprint or insecure",
-            })
-        })?;
-        let legacy = values.get("V2V_sshLegacy").map_or(Ok(false), |text| {
+    pub(super) fn xen(&self) -> Result<Xen, ConfigError> {
+        let url = self.required("V2V_libvirtURL", "xen")?;
+        self.required("V2V_vmName", "xen")?;
+        let legacy = self.values.get("V2V_sshLegacy").map_or(Ok(false), |text| {
             parse_bool(text).ok_or_else(|| ConfigError::BadValue {
                 variable: "V2V_sshLegacy",
                 value: text.to_owned(),
                 allowed: "true or false",
             })
         })?;
-        Ok(Self { url, fingerprint, trust, legacy })
+        Ok(Xen { url, fingerprint: self.fingerprint()?, trust: self.trust()?, legacy })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Values;
     use super::*;
     use std::collections::BTreeMap;
 
     fn read(settings: &[(&str, &str)]) -> Result<Xen, ConfigError> {
         let env: BTreeMap<String, String> =
             settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Xen::read(&Values::new(&[], env).unwrap())
+        Reader::new(&Values::new(&[], env).unwrap()).xen()
     }
 
     const URL: (&str, &str) = ("V2V_libvirtURL", "xen+ssh://root@xen/");

@@ -289,6 +289,12 @@ pub struct ImageInfo {
 }
 
 impl ImageInfo {
+    /// Reads what a run printed: stdout and stderr share a pipe, so warnings may stand before the JSON.
+    pub fn from_output(text: &str) -> Result<Self, ImageError> {
+        let start = text.find('{').unwrap_or(0);
+        Self::parse(&text.as_bytes()[start..])
+    }
+
     /// Reads the JSON of `qemu-img info --output=json -f FORMAT PATH`.
     ///
     /// Members that are not needed may be missing. One that is there with another type than

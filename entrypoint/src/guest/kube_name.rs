@@ -3,27 +3,12 @@
 //! Owns the rules and the nearest acceptable form of a name from another hypervisor, which may
 //! hold anything. It knows nothing of what is named.
 
-/// The longest DNS label, and the longest value of a Kubernetes label.
+pub use v2v_args::rfc1123;
+
+/// The longest value of a Kubernetes label.
 const LABEL_MAX: usize = 63;
 /// The longest name of most Kubernetes objects.
 const SUBDOMAIN_MAX: usize = 253;
-
-/// `name` as an RFC 1123 label: lower case, anything else than `a-z0-9` a dash (one for a run of
-/// them), 63 characters at most. A valid label stays as it is; `None` if nothing is left.
-pub fn rfc1123(name: &str) -> Option<String> {
-    let mut label = String::new();
-    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
-        match c {
-            'a'..='z' | '0'..='9' => label.push(c),
-            '-' if !label.is_empty() => label.push(c),
-            _ if !label.is_empty() && !label.ends_with('-') => label.push('-'),
-            _ => {}
-        }
-    }
-    label.truncate(LABEL_MAX);
-    label.truncate(label.trim_end_matches('-').len());
-    (!label.is_empty()).then_some(label)
-}
 
 /// RFC 1123 subdomain: labels joined by dots. (In Kubernetes a part may exceed 63.)
 pub(super) fn is_subdomain(name: &str) -> bool {

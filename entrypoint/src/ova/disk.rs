@@ -161,10 +161,8 @@ impl Image {
             let reason = format!("it cannot be read as {}: {}", self.disk.format, text.trim());
             return Err(OvaError::Disk { file: file(), reason }.into());
         }
-        let start = text.find('{').unwrap_or(0);
-        let info = ImageInfo::parse(&text.as_bytes()[start..]);
         let refused = |source| OvaError::Image { file: file(), source };
-        let info = info.map_err(refused)?;
+        let info = ImageInfo::from_output(&text).map_err(refused)?;
         if descriptor {
             refuse_external(&info, false).map_err(refused)?;
             let is_file = |e: &String| fs::symlink_metadata(e).is_ok_and(|m| m.is_file());

@@ -82,14 +82,13 @@ pub async fn size(toolbox: &Toolbox, socket: &Path) -> Result<u64, Failure> {
     let answer = toolbox.ask("qemu-img", &["info", "--output=json", &image], START_LIMIT).await;
     let missing = || Failure::new(Class::Tool, "qemu-img is not installed or does not answer");
     let (_, text) = answer.ok_or_else(missing)?;
-    let start = text.find('{').unwrap_or(0);
     let failed = |_| {
         Failure::new(
             Class::Network,
             format!("nbdkit does not serve the OVA's file: {}", text.trim()),
         )
     };
-    Ok(ImageInfo::parse(&text.as_bytes()[start..]).map_err(failed)?.virtual_size)
+    Ok(ImageInfo::from_output(&text).map_err(failed)?.virtual_size)
 }
 
 async fn run(

@@ -160,9 +160,7 @@ async fn ask_qemu(
         return Err(Failure::new(Class::Io, message)
             .advise("check that the image is whole, and that this is its format"));
     }
-    let start = text.find('{').unwrap_or(0);
-    ImageInfo::parse(&text.as_bytes()[start..])
-        .map_err(|e| Failure::new(Class::Io, format!("{shown}: {e}")))
+    ImageInfo::from_output(&text).map_err(|e| Failure::new(Class::Io, format!("{shown}: {e}")))
 }
 
 /// The backing file, which [`refuse_external`] has let pass. Its format must be said in the image: qemu
