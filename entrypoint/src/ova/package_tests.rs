@@ -97,6 +97,18 @@ fn files_that_are_too_short_are_errors() {
     assert!(!short(chunks, &[(a, 10), (b, 10), (c, 5)]));
     assert!(short(chunks, &[(a, 10), (b, 10)]), "the last is missing");
     assert!(short("ovf:chunkSize=\"10\"", &[(a, 9), (b, 10), (c, 5)]));
+    // One that was left behind does no harm where a checksum is compared.
+    let pieces = [(name("d.vmdk"), Piece::file("/x".into(), 24))];
+    let contents = Contents::of_files("x.ova".to_owned(), pieces.into());
+    let text = ovf(&[("d.vmdk", size)]);
+    for (listed, is_error) in [("d.vmdk", false), ("other.vmdk", true)] {
+        let manifest = format!("SHA1({listed})= {}\n", "0".repeat(40)).into_bytes();
+        let manifests = [(name("w.mf"), manifest)];
+        let package =
+            Package::new(contents.clone(), name("w.ovf"), text.as_bytes(), &manifests).unwrap();
+        let checked = package.check_sizes(&package.disk_files().unwrap());
+        assert_eq!(checked.is_err(), is_error, "{listed}");
+    }
     // That size may be the one before compressing.
     assert!(!short("ovf:size=\"25\" ovf:compression=\"gzip\"", &[("d.vmdk", 9)]));
 }
