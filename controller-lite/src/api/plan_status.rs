@@ -127,7 +127,7 @@ pub enum VmPhase {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NicStatus {
-    /// Its address; the NIC of an OVA has none.
+    /// Its address, where the source has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Name of its network at the source.

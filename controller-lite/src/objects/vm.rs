@@ -33,7 +33,7 @@ pub struct Facts {
 /// A NIC at the source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicFacts {
-    /// Its address; an OVA has none.
+    /// Its address; that of an OVA rarely has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Its network's name, where it has one.

@@ -165,7 +165,7 @@ fn nics_without_an_address_are_matched_by_their_order() {
     let in_order = |a, b| vec![nic(None, Some(a)), nic(None, Some(b))];
     assert_eq!(targets(in_order("DMZ", "LAN"), &ova), ["net/dmz", "pod"]);
     assert_eq!(targets(in_order("LAN", "DMZ"), &ova), ["pod", "net/dmz"]);
-    // An OVA may say an address that virt-v2v leaves out, and the other way round.
+    // The address may be in one of both alone.
     let said = vec![nic(Some("00:50:56:aa:00:02"), Some("DMZ")), nic(None, Some("LAN"))];
     assert_eq!(targets(said, &ova), ["net/dmz", "pod"]);
     assert_eq!(targets(in_order("LAN", "DMZ"), YAML), ["pod", "net/dmz"]);

@@ -152,7 +152,7 @@ fn disks(root: Node<'_, '_>, system: Node<'_, '_>) -> Result<Vec<Disk>, OvfError
     if found.is_empty() { Err(OvfError::NoDisk) } else { Ok(found) }
 }
 
-/// An address is rarely there, and virt-v2v does not take it over.
+/// An address is rarely there.
 fn nics(system: Node<'_, '_>) -> Vec<Nic> {
     let nic = |item| Nic::of(setting(item, "Address"), setting(item, "Connection"));
     items(system, ETHERNET).map(nic).collect()
