@@ -156,6 +156,7 @@ mod tests {
             source: &Source::Disk { claim: claim.into(), paths: vec![], name: String::new() },
             secret: None,
             disks: &[],
+            journal: None,
             vddk_image: None,
             kvm: false,
             resources: None,

@@ -109,6 +109,7 @@ async fn disks(
         source: &source,
         secret: None,
         disks: &[],
+        journal: None,
         vddk_image: None,
         kvm: false,
         resources: plan.spec.resources.as_ref(),
