@@ -144,24 +144,25 @@ impl Conversion<'_> {
 
     fn env(&self) -> Vec<EnvVar> {
         let claims: Vec<&str> = self.disks.iter().map(|d| d.claim.as_str()).collect();
-        let mut env = self.source.env();
-        env.extend([
+        let mut env = self.source_env();
+        let more = [
             ("V2V_NewName", self.origin.vm.clone()),
             // v2v-pod's own description of the VM: an API server takes it as it is.
             ("V2V_output", "local".to_owned()),
             ("V2V_claimNames", serde_json::json!(claims).to_string()),
             ("LOCAL_MIGRATION", "true".to_owned()),
-        ]);
+        ];
+        env.extend(more.map(variable));
         env.extend(self.journal.iter().flat_map(|_| {
-            [("V2V_copyFirst", "true".to_owned()), ("V2V_journalDir", JOURNAL_FOLDER.to_owned())]
+            let folder = JOURNAL_FOLDER.to_owned();
+            [("V2V_copyFirst", "true".to_owned()), ("V2V_journalDir", folder)].map(variable)
         }));
-        let variable = |(name, value): (&str, String)| EnvVar {
-            name: name.to_owned(),
-            // `$(X)` is Kubernetes' own substitution, and `$$` its escape.
-            value: Some(value.replace("$(", "$$(")),
-            value_from: None,
-        };
-        env.into_iter().map(variable).collect()
+        env
+    }
+
+    /// What of the settings says where the guest is.
+    pub fn source_env(&self) -> Vec<EnvVar> {
+        self.source.env().into_iter().map(variable).collect()
     }
 
     fn devices(&self) -> Vec<VolumeDevice> {
@@ -229,6 +230,15 @@ impl Conversion<'_> {
         let disks = self.disks.iter().enumerate();
         volumes.extend(disks.map(|(index, disk)| claim(disk_name(index), &disk.claim, false)));
         volumes
+    }
+}
+
+fn variable((name, value): (&str, String)) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        // `$(X)` is Kubernetes' own substitution, and `$$` its escape.
+        value: Some(value.replace("$(", "$$(")),
+        value_from: None,
     }
 }
 

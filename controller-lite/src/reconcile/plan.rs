@@ -5,7 +5,9 @@ use super::cluster::{self, Asked, find};
 use super::decide::{self, Candidate, Decision, MachineState, PodState, Rules, Seen, SourceState};
 use super::failure::Failure;
 use super::guest::{self, Guest};
+use super::measure::Places;
 use super::observe::{self, Objects, Volume};
+use super::source::Look;
 use super::{Context, admission, deleted, elsewhere, pod_http, source, status};
 use crate::api::plan::{Plan, PlanVm, Strategy, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
@@ -76,9 +78,11 @@ async fn round(
     };
     let obstacle = obstacle(context, plan, &target, provider.as_ref()).await?;
     let mut rounds = Vec::new();
+    let places = Places::beside(&objects.pods, plan.spec.limits.vms as usize);
     for (vm, status) in plan.spec.vms.iter().zip(vms) {
         let Some(origin) = guest::origin(plan, vm) else { continue };
-        let view = Survey { context, plan, objects: &objects, obstacle: &obstacle };
+        let view =
+            Survey { context, plan, objects: &objects, obstacle: &obstacle, places: &places };
         rounds.push(view.look(provider.as_ref(), vm, origin, status).await?);
     }
     go(context, plan, provider.as_ref(), rounds).await
@@ -147,6 +151,7 @@ struct Survey<'a> {
     plan: &'a Plan,
     objects: &'a Objects,
     obstacle: &'a Option<Failure>,
+    places: &'a Places,
 }
 
 impl Survey<'_> {
@@ -171,13 +176,15 @@ impl Survey<'_> {
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
         if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
-            status.disks.clear();
+            (status.disks, status.nics) = (Vec::new(), Vec::new());
         }
-        let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+        let recorded = status::looked(&status);
         let (mut source, guest) = match (self.obstacle, provider) {
             _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
             (None, Some(provider)) => {
-                source::look(self.context, self.plan, provider, vm, &recorded).await?
+                let Self { context, plan, places, .. } = self;
+                source::look(Look { context, plan, provider, places }, vm, recorded.as_ref())
+                    .await?
             }
             (Some(failure), _) => (SourceState::Wrong(failure.clone()), None),
             (None, None) => (SourceState::Looking("the Provider is read".to_owned()), None),
@@ -190,6 +197,7 @@ impl Survey<'_> {
                 source = SourceState::Changed(failure);
             }
             status.host.clone_from(&guest.host);
+            status.nics = status::nics(&guest.facts.nics);
         }
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
         let count = count.max(status.disks.len()).max(self.objects.volumes_of(&origin.vm));
@@ -323,8 +331,8 @@ async fn steps(
         tracing::info!(plan = plan.name_any(), vm = round.origin.vm, step = ?step, "step");
         subject.step(context, step).await?;
     }
-    // The sizes are in the status that this round began with.
-    let measured = provider.is_some_and(|p| p.spec.kind == SourceKind::Disk)
+    // What was found is in the status that this round began with.
+    let measured = provider.is_some_and(|p| p.spec.kind != SourceKind::Vsphere)
         && plan.status.as_ref().is_some_and(|s| {
             s.vms.iter().any(|v| v.name == round.origin.vm && !v.disks.is_empty())
         });

@@ -200,8 +200,9 @@ impl Room {
     pub fn measured(&self, plan: &str, vm: &str, sizes: &[u64]) {
         let name = format!("{plan}-{vm}-measure");
         self.until("pod", &name, Value::is_object);
-        let lines: Vec<String> = sizes.iter().map(u64::to_string).collect();
-        self.set_status("pod", &name, &ended("Succeeded", 0, &lines.join("\n")));
+        let disks: Vec<Value> = sizes.iter().map(|bytes| json!({ "bytes": bytes })).collect();
+        let said = json!({ "disks": disks, "nics": [] }).to_string();
+        self.set_status("pod", &name, &ended("Succeeded", 0, &said));
     }
 
     /// As CDI: makes the claim of a `DataVolume`.

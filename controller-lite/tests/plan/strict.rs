@@ -130,10 +130,7 @@ fn pods_even_under_the_restricted_standard() {
                 facts: &facts,
             };
             judge(&room, &json!(conversion.pod()).with("v1", "Pod"));
-            judge(
-                &room,
-                &json!(measure::pod(&conversion, &["/source/a".to_owned()])).with("v1", "Pod"),
-            );
+            judge(&room, &json!(measure::pod(&conversion)).with("v1", "Pod"));
         }
     }
 }
