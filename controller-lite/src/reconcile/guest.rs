@@ -2,7 +2,9 @@
 //! built from. Pure.
 
 use super::failure::Failure;
-use crate::api::plan::{NetworkTarget, Plan, PlanVm, StorageMap, StorageTarget, VolumeMode};
+use crate::api::plan::{
+    NetworkTarget, Plan, PlanVm, StorageMap, StorageTarget, Strategy, VolumeMode,
+};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
 use crate::objects::source::{FilePath, Source};
@@ -90,6 +92,17 @@ pub fn networks(plan: &Plan) -> NetworkMap {
         entries: map.entries.iter().map(|e| (e.source.clone(), target(&e.network))).collect(),
         default: map.default.as_ref().map(target),
     }
+}
+
+/// A strategy that the pod has not for sources of this type.
+pub fn unfit_strategy(plan: &Plan, provider: &Provider) -> Option<Failure> {
+    let kind = match (plan.spec.strategy, provider.spec.kind) {
+        (Strategy::CopyFirst, SourceKind::Ova) => "ova",
+        (Strategy::CopyFirst, SourceKind::Xen) => "xen",
+        _ => return None,
+    };
+    let message = format!("the strategy copyFirst is not for Providers of type {kind}");
+    Some(Failure::lasting("config", message, "use the strategy cold"))
 }
 
 /// What of the guest does not fit the Plan, before anything is made.

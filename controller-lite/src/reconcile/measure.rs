@@ -69,7 +69,13 @@ pub fn pod_name(origin: &Origin) -> String {
 
 /// The pod: the conversion's own, with a subcommand and without volumes to write to.
 pub fn pod(conversion: &Conversion<'_>) -> Pod {
-    let source = Conversion { disks: &[], vddk_image: None, kvm: false, ..conversion.clone() };
+    let source = Conversion {
+        disks: &[],
+        journal: None,
+        vddk_image: None,
+        kvm: false,
+        ..conversion.clone()
+    };
     let mut pod = source.pod();
     pod.metadata.name = Some(pod_name(conversion.origin));
     pod.metadata
@@ -241,6 +247,7 @@ mod tests {
                 claim: "c".into(),
                 mode: crate::objects::volume::Mode::Block,
             }],
+            journal: Some("journals"),
             vddk_image: Some("vddk"),
             kvm: true,
             resources: None,
@@ -266,7 +273,9 @@ mod tests {
         let text = pod.to_string();
         assert!(text.contains(r#"{"claimName":"exports","readOnly":true}"#), "{text}");
         assert!(
-            !text.contains("kubevirt.io/kvm") && !text.contains(r#""claimName":"c""#),
+            !["kubevirt.io/kvm", r#""claimName":"c""#, "journal"]
+                .iter()
+                .any(|part| text.contains(part)),
             "{text}"
         );
     }

@@ -9,10 +9,10 @@ use super::measure::Places;
 use super::observe::{self, Objects, Volume};
 use super::source::Look;
 use super::{Context, admission, deleted, elsewhere, pod_http, source, status};
-use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
+use crate::api::plan::{Plan, PlanVm, Strategy, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -105,6 +105,9 @@ async fn obstacle(
             "make it, or correct spec.providerRef",
         )));
     };
+    if let Some(failure) = guest::unfit_strategy(plan, provider) {
+        return Ok(Some(failure));
+    }
     if !context.cluster.has("kubevirt.io/v1", "virtualmachines").await? {
         let message = "the cluster has no VirtualMachines of kubevirt.io/v1";
         return Ok(Some(Failure::lasting("config", message, "install KubeVirt")));
@@ -137,6 +140,7 @@ struct Round {
     seen: Seen,
     guest: Option<Guest>,
     volumes: Vec<Volume>,
+    journal: Option<PersistentVolumeClaim>,
     pod: Option<Pod>,
     machine: Option<DynamicObject>,
     progress: Option<pod_http::Progress>,
@@ -205,6 +209,13 @@ impl Survey<'_> {
             volumes.push(volume);
             states.push(state);
         }
+        let (journal, journal_state) = match self.plan.spec.strategy {
+            Strategy::CopyFirst => {
+                let (claim, state) = observe::journal(cluster, self.objects, &origin).await?;
+                (claim, Some(state))
+            }
+            Strategy::Cold => (None, None),
+        };
         let progress = match (&pod_state, &pod) {
             (PodState::Running(_), Some(pod)) => observe::progress(pod).await,
             _ => None,
@@ -217,10 +228,11 @@ impl Survey<'_> {
             admitted: false,
             source,
             volumes: states,
+            journal: journal_state,
             pod: pod_state,
             machine: machine_state,
         };
-        Ok(Round { origin, status, seen, guest, volumes, pod, machine, progress })
+        Ok(Round { origin, status, seen, guest, volumes, journal, pod, machine, progress })
     }
 }
 
@@ -311,6 +323,7 @@ async fn steps(
         origin: &round.origin,
         guest: round.guest.as_ref(),
         volumes: &round.volumes,
+        journal: round.journal.as_ref(),
         pod: round.pod.as_ref(),
         machine: round.machine.as_ref(),
     };

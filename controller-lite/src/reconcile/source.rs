@@ -110,6 +110,7 @@ async fn measured(
         source: &source,
         secret: secret.as_deref(),
         disks: &[],
+        journal: None,
         vddk_image: None,
         kvm: false,
         resources: plan.spec.resources.as_ref(),

@@ -4,6 +4,7 @@
 // Helpers of tests are not seen as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod journal;
 mod kubelet;
 mod lab;
 mod leader;
