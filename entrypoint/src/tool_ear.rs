@@ -17,6 +17,7 @@ use crate::vsphere::snapshots::Snapshots;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -87,6 +88,9 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
+            if let Some(findings) = &self.runner.findings {
+                findings.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+            }
             let other = self.domain.as_mut().and_then(|d| d.line(line));
             if let Some(failure) = other.or_else(|| self.snapshots.line(line)) {
                 self.runner.stop.set(StopCause::Abort(failure));

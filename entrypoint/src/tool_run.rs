@@ -7,6 +7,7 @@ use crate::event::{Event, Severity};
 use crate::failure::{Class, Failure};
 use crate::grant::CopySettings;
 use crate::grant::server::GrantServer;
+use crate::pod::target::Findings;
 use crate::source_check;
 use crate::supervise::stop::{Stop, StopCause};
 use crate::supervise::{self, Ended, RunError, Spec};
@@ -51,6 +52,8 @@ pub struct Runner {
     pub retries: u32,
     /// The VM that virt-v2v is to read, where it reads one from libvirt.
     pub meant: Option<Meant>,
+    /// Takes what virt-v2v says of the guest's drivers.
+    pub findings: Option<Findings>,
 }
 
 /// Which tool, and whether it speaks `--machine-readable=fd:N`.

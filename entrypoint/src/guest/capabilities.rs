@@ -31,6 +31,28 @@ pub enum NetModel {
     Rtl8139,
 }
 
+impl BlockBus {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VirtioBlk => "virtio",
+            Self::VirtioScsi => "virtio-scsi",
+            Self::Ide => "SATA",
+        }
+    }
+}
+
+impl NetModel {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio",
+            Self::E1000 => "e1000",
+            Self::Rtl8139 => "rtl8139",
+        }
+    }
+}
+
 /// The machine type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
