@@ -8,7 +8,7 @@ mod in_place;
 mod ova;
 mod prepare;
 mod serve;
-pub mod target;
+mod target;
 mod xen;
 
 use crate::bus::Bus;

@@ -6,7 +6,7 @@ use super::Pod;
 use crate::config::pod::{Job, PodConfig};
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
-use crate::guest::capabilities::{Capabilities, Reader};
+use crate::guest::capabilities::Capabilities;
 use crate::guest::disks_domain::disks_domain;
 use crate::guest::domain_info::{DomainInfo, parse_domain};
 use crate::guest::image::ImageFormat;
@@ -14,14 +14,12 @@ use crate::guest::inspection::parse_inspection;
 use crate::guest::target_domain::target_domain;
 use crate::guest::vm_yaml::rfc1123;
 use crate::preflight::Report;
+use crate::tool_ear::Findings;
 use crate::vm_result::write_durably;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use v2v_args::{OutputMode, sanitize_slash};
-
-/// What the tool says of the guest, while it runs.
-pub type Findings = Arc<Mutex<Reader>>;
 
 /// A VM whose conversion is about to begin.
 pub(super) struct Target {
@@ -106,7 +104,7 @@ impl Pod<'_> {
             guest.block.name(),
             guest.net.name(),
         );
-        tracing::warn!("{message}");
+        // Its log line is a warning too.
         let warning = Warning { reason: "GuestHardwareAssumed".to_owned(), message };
         self.runner.bus.emit(&Event::Warned(warning));
         target.write(&guest)
