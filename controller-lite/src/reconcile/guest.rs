@@ -171,7 +171,8 @@ pub fn source(provider: &Provider, vm: &PlanVm) -> Result<Source, Failure> {
             let url = provider.spec.url.clone().unwrap_or_default();
             let (trust, thumbprint) =
                 (word(&provider.spec.trust.mode), provider.spec.trust.thumbprint.clone());
-            Ok(Source::Xen { url, name, trust, thumbprint })
+            let legacy = provider.spec.ssh_legacy.unwrap_or(false);
+            Ok(Source::Xen { url, name, trust, thumbprint, legacy })
         }
         SourceKind::Vsphere => {
             Err(Failure::lasting("internal", "an inventory is asked for it", "report it"))
@@ -324,7 +325,7 @@ mod tests {
         let name = "6a0a7a2e-0000-4000-8000-00000000000a";
         let by_uuid = looked_at(&xen, &json!({ "uuid": name, "targetName": "web" })).unwrap();
         let (url, trust) = (url.to_owned(), "auto".to_owned());
-        let wanted = Source::Xen { url, name: name.into(), trust, thumbprint: None };
+        let wanted = Source::Xen { url, name: name.into(), trust, thumbprint: None, legacy: false };
         assert_eq!(by_uuid, wanted);
         let moref = json!({ "moref": "vm-21", "targetName": "web" });
         assert_eq!(looked_at(&xen, &moref).unwrap_err().class, "config");

@@ -5,6 +5,7 @@ use super::failure::{self, Failure};
 use super::guest::Looked;
 use super::observe;
 use crate::objects::pod::{Conversion, ROLE_MEASURE};
+use crate::objects::source::Source;
 use crate::objects::vm::NicFacts;
 use crate::objects::{ANNOTATION_DIGEST, LABEL_ROLE, Origin, name};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -60,6 +61,24 @@ impl Places {
         let less = |free: usize| free.checked_sub(1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
+}
+
+/// The same failure with advice for whoever writes Plans: the pod's own speaks of its settings.
+pub fn for_plans(failure: Failure, source: &Source) -> Failure {
+    let advice = match (source, failure.class.as_str()) {
+        (Source::Ova { .. } | Source::Disk { .. }, "not-found") => {
+            "correct spec.vms[].paths, or the files on the Provider's volume"
+        }
+        (Source::Xen { .. }, "trust") => {
+            "put the host's key into the Provider's Secret as known_hosts, after you have compared it \
+             with /etc/ssh/ssh_host_*_key.pub on the host"
+        }
+        (Source::Xen { .. }, "auth") => {
+            "check the user in the Provider's url, and password or key in its Secret"
+        }
+        _ => return failure,
+    };
+    Failure { advice: Some(advice.to_owned()), ..failure }
 }
 
 /// Name of the pod.
@@ -169,7 +188,6 @@ fn answer(pod: &Pod, now: i64) -> Option<Result<Looked, Failure>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::source::Source;
     use crate::objects::vm::Facts;
     use serde_json::json;
 
@@ -215,6 +233,14 @@ mod tests {
         let mut pod = ended("Failed", said);
         let failure = answer(&pod, 0).unwrap().unwrap_err();
         assert_eq!((failure.class.as_str(), failure.may_pass), ("auth", false));
+        let said_by_a_plan = |class: &str, source: &Source| {
+            let failure = Failure::lasting(class, "m", "V2V_x");
+            for_plans(failure, source).advice.unwrap()
+        };
+        let path = crate::objects::source::FilePath::parse("a.ova").unwrap();
+        let ova = Source::Ova { claim: "c".into(), path, name: "web".into() };
+        assert!(said_by_a_plan("not-found", &ova).contains("spec.vms[].paths"));
+        assert_eq!(said_by_a_plan("config", &ova), "V2V_x");
         pod = ended("Failed", "");
         assert_eq!(answer(&pod, 0).unwrap().unwrap_err().class, "lost");
     }

@@ -133,7 +133,7 @@ async fn measured(
     match measure::look(&pod, &wanted, since, Timestamp::now().as_second()) {
         Measured::Found(looked) => Ok(guest(&looked)),
         Measured::Waits(why) => looking(&why),
-        Measured::Wrong(failure) => Ok(Err(failure)),
+        Measured::Wrong(failure) => Ok(Err(measure::for_plans(failure, &source))),
         Measured::Stale => {
             delete(&pods, &pod, "pod").await?;
             looking("the source is looked at anew")

@@ -99,6 +99,7 @@ fn pods_even_under_the_restricted_standard() {
             name: "x".into(),
             trust: "auto".into(),
             thumbprint: None,
+            legacy: true,
         },
     ];
     let disks: Vec<Disk> = (0..30)
