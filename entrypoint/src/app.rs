@@ -13,6 +13,7 @@ use crate::failure::{Class, Failure, success_message};
 use crate::local::{self, Outcome};
 use crate::log::{Logging, Style};
 use crate::pod;
+use crate::preflight::Report;
 use crate::sinks::{live, metrics, terminal::Terminal};
 use crate::supervise::stop::Stop;
 use crate::trust;
@@ -40,6 +41,7 @@ pub async fn run(args: &[String], env: BTreeMap<String, String>) -> u8 {
             u8::try_from(e.exit_code()).unwrap_or(Class::Usage.exit_code())
         }
         Ok(Invocation::Command(Command::Preflight { json })) => preflight(env, json).await,
+        Ok(Invocation::Command(Command::Source(args))) => source(&args.flags, env).await,
         Ok(Invocation::Command(Command::Convert(args))) => convert(&args, &env).await,
         Ok(Invocation::Command(Command::Copy(args))) => {
             copy::run(&args, &pod::temp_base(&env)).await
@@ -75,26 +77,60 @@ fn printed(result: Result<(String, Option<Failure>), Failure>) -> u8 {
     }
 }
 
-async fn pod_mode(flags: &[String], env: BTreeMap<String, String>) -> u8 {
+/// The settings of pod mode; `Err` has the exit code, after everybody was told.
+fn pod_config(flags: &[String], env: &BTreeMap<String, String>) -> Result<PodConfig, u8> {
     let values = Values::new(flags, env.clone());
     let termination_log = match &values {
         Ok(values) => values.get("V2V_terminationLog").map(PathBuf::from),
         Err(_) => env.get("V2V_terminationLog").map(PathBuf::from),
     };
-    let config = match values.and_then(|values| PodConfig::parse(&values)) {
+    values.and_then(|values| PodConfig::parse(&values)).map_err(|e| {
+        let class = if e.is_usage() { Class::Usage } else { Class::Config };
+        let failure = Failure::new(class, e.to_string());
+        report_failure(&failure);
+        leave_word(&failure.termination_message(), termination_log.as_deref());
+        failure.class.exit_code()
+    })
+}
+
+/// To the file that was asked for, else to Kubernetes' own, where that is.
+fn leave_word(text: &str, explicit: Option<&Path>) {
+    write_termination_log(text, explicit.or(Some(Path::new(TERMINATION_LOG))), explicit.is_some());
+}
+
+/// The answer alone goes to stdout, and what was noticed on the way to stderr.
+async fn source(flags: &[String], env: BTreeMap<String, String>) -> u8 {
+    let config = match pod_config(flags, &env) {
         Ok(config) => config,
-        Err(e) => {
-            let class = if e.is_usage() { Class::Usage } else { Class::Config };
-            let failure = Failure::new(class, e.to_string());
-            let path = termination_log.as_deref();
-            report_failure(&failure);
-            write_termination_log(
-                &failure.termination_message(),
-                path.or(Some(Path::new(TERMINATION_LOG))),
-                path.is_some(),
-            );
-            return failure.class.exit_code();
+        Err(code) => return code,
+    };
+    let mut report = Report::default();
+    let asked = match Stop::on_signals() {
+        Ok(stop) => pod::source::look(&config, &env, stop, &mut report).await,
+        Err(e) => Err(Failure::new(Class::Internal, format!("cannot start signal handling: {e}"))),
+    };
+    say(&mut io::stderr(), report.to_text().trim_end());
+    let log = config.runtime.termination_log.as_deref();
+    match asked.and_then(|answer| Ok((answer.line()?, answer.document()))) {
+        Ok((line, document)) => {
+            say(&mut io::stdout(), &document);
+            leave_word(&line, log);
+            0
         }
+        Err(failure) => {
+            if report.failure().is_none() {
+                report_failure(&failure);
+            }
+            leave_word(&failure.termination_message(), log);
+            failure.class.exit_code()
+        }
+    }
+}
+
+async fn pod_mode(flags: &[String], env: BTreeMap<String, String>) -> u8 {
+    let config = match pod_config(flags, &env) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
     let session =
         match Session::start(config.runtime.log_format, true, config.runtime.ports, &env).await {

@@ -35,6 +35,8 @@ Examples:
       copy a disk as it is, and compare
   v2v-pod preflight
       check this pod or machine: volumes, secrets, tools, appliance, KVM
+  v2v-pod source -source ova -vm-name web -disk-path web.ova
+      show the disks and NICs of a guest, as JSON
   v2v-pod thumbprint vcenter.example.com
       show the server's certificate, and whether it verifies
   V2V_source=ova V2V_vmName=web V2V_diskPath=/ova/web.ova v2v-pod
@@ -72,6 +74,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the guest of a pod's settings is: its disks and NICs, as JSON
+    #[command(long_about = SOURCE_HELP)]
+    Source(SourceArgs),
     /// Look at VMware's VDDK: is it usable here?
     #[command(subcommand)]
     Vddk(VddkCommand),
@@ -94,6 +99,29 @@ Exits with 0 when there is no problem, else with the code of the first one.
 Examples:
   v2v-pod preflight
   v2v-pod preflight --json | jq '.findings[] | select(.verdict == \"problem\")'";
+
+const SOURCE_HELP: &str = "\
+Says what the guest of a pod's settings is, before there are volumes for it: its disks and NICs in
+virt-v2v's order, as one JSON document. The settings are those of pod mode (`v2v-pod --help`), by
+environment or flag; the source (ova, hyperv or xen) is opened with the checks of a conversion. A
+disk that is compressed is unpacked for it in TMPDIR (/var/tmp).
+
+The same goes as one line to /dev/termination-log (V2V_terminationLog), or why it failed: this is
+how a controller asks. The exit codes are those of pod mode.
+
+Examples:
+  V2V_source=ova V2V_vmName=web V2V_diskPath=/ova/web.ova v2v-pod source
+  v2v-pod source -source hyperv -vm-name web -disk-path /disks/boot.vhdx,/disks/data.vhdx
+  v2v-pod source -source xen -vm-name web -libvirt-url xen+ssh://root@xen1/ -secret-key secret/secretKey
+  v2v-pod source -source ova -vm-name web -disk-path web.ova | jq '[.disks[].bytes] | add'";
+
+/// `v2v-pod source`.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Settings of pod mode, such as -source ova
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "-FLAG VALUE")]
+    pub flags: Vec<String>,
+}
 
 const CONVERT_HELP: &str = "\
 Converts a guest with virt-v2v onto a folder, devices or image files. The source is only read.
@@ -281,8 +309,19 @@ pub fn parse(args: &[String]) -> Result<Invocation, clap::Error> {
     if !for_people {
         return Ok(Invocation::Pod(args.to_vec()));
     }
-    let words =
-        std::iter::once("v2v-pod".to_owned()).chain(args.iter().map(|a| virt_v2v_spelling(a)));
+    let mut words = vec!["v2v-pod".to_owned()];
+    match args {
+        // Flags of pod mode have a syntax of their own.
+        [first, flags @ ..] if first == "source" => {
+            let is_help = |flag: &String| matches!(flag.as_str(), "-h" | "-help" | "--help");
+            if !flags.iter().any(is_help) {
+                let flags = flags.to_vec();
+                return Ok(Invocation::Command(Command::Source(SourceArgs { flags })));
+            }
+            words.extend([first.clone(), "--help".to_owned()]);
+        }
+        _ => words.extend(args.iter().map(|a| virt_v2v_spelling(a))),
+    }
     let matches = Cli::command().after_long_help(settings_help()).try_get_matches_from(words)?;
     Cli::from_arg_matches(&matches).map(|cli| Invocation::Command(cli.command))
 }
@@ -328,6 +367,10 @@ mod tests {
         assert!(matches!(parsed(&[]), Ok(Invocation::Pod(a)) if a.is_empty()));
         assert!(matches!(parsed(&["-vm-name", "x"]), Ok(Invocation::Pod(a)) if a.len() == 2));
         assert!(parsed(&["nonsense"]).is_err());
+        let source = parsed(&["source", "-vm-name", "x", "--source=ova"]);
+        assert!(
+            matches!(source, Ok(Invocation::Command(Command::Source(s))) if s.flags.len() == 3)
+        );
     }
 
     #[test]
@@ -373,6 +416,8 @@ mod tests {
             &["convert", "--help"],
             &["copy", "--help"],
             &["preflight", "--help"],
+            &["source", "--help"],
+            &["source", "-source", "ova", "-help"],
             &["thumbprint", "--help"],
             &["bench", "transports", "--help"],
         ] {

@@ -1,5 +1,6 @@
 //! Local sources; images are in [`measure`].
 
+pub mod answer;
 mod extents;
 pub mod measure;
 

@@ -96,7 +96,9 @@ pub struct PlanSpec {
     #[serde(default)]
     pub transport: Transport,
 
-    /// `cold`: the VM is off while it is converted.
+    /// `cold`: virt-v2v converts the VM while it reads it, and another try begins anew. `copyFirst`:
+    /// the disks are copied, and then converted where they are; another try goes on with the copy
+    /// (Providers of type vsphere and disk). In both the VM is off and stays off.
     #[serde(default)]
     pub strategy: Strategy,
 
@@ -231,6 +233,11 @@ pub struct StorageMap {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     pub entries: Vec<StorageEntry>,
+    /// Storage class of the journals of `copyFirst`, a file system of 1 GiB for each VM while it is
+    /// converted; default: the default's class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub journal_storage_class: Option<String>,
 }
 
 /// The storage of one datastore or disk.
@@ -360,11 +367,13 @@ pub enum Transport {
 
 /// How a VM is converted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum Strategy {
-    /// The VM is off, and stays off.
+    /// virt-v2v converts the disks while it reads them.
     #[default]
     Cold,
+    /// The disks are copied, with a journal on a small volume of its own, and then converted in place.
+    CopyFirst,
 }
 
 /// KubeVirt's run strategy of the new VM.

@@ -92,6 +92,9 @@ pub struct VmStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["index".into()]))]
     pub disks: Vec<DiskStatus>,
+    /// Its NICs at the source, in the order of virt-v2v: their networks are what `networkMap` maps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<NicStatus>,
     /// Warnings of the conversion, and what else is worth knowing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -118,6 +121,18 @@ pub enum VmPhase {
     Succeeded,
     /// Failed for good; the message says what to do.
     Failed,
+}
+
+/// One NIC.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NicStatus {
+    /// Its address, where the source has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Name of its network at the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 /// One disk.

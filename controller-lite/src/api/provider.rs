@@ -72,6 +72,9 @@ macro_rules! thumbprint_rule {
     validation = Rule::new("self.type == 'vsphere' || self.trust.mode == 'auto' && !has(self.trust.thumbprint)")
         .message("trust is for the type vsphere alone; a Xen host is known by known_hosts in the Secret")
         .field_path(".trust"),
+    validation = Rule::new("self.type == 'xen' || !has(self.sshLegacy)")
+        .message("sshLegacy is for the type xen alone")
+        .field_path(".sshLegacy"),
 )]
 pub struct ProviderSpec {
     /// Kind of source. Cannot be changed.
@@ -106,6 +109,10 @@ pub struct ProviderSpec {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hosts: Option<Vec<HostSpec>>,
+
+    /// Whether a Xen host may have an old sshd, which knows only algorithms with SHA-1; they are weak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_legacy: Option<bool>,
 
     /// Volume with the files, for the types `ova` and `disk`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 //! always make the same object, so that applying one again changes nothing.
 
 pub mod event;
+pub mod journal;
 pub mod name;
 pub mod pod;
 pub mod size;
@@ -85,6 +86,11 @@ impl Origin {
         name::joined(&[&self.plan, &self.vm, "disk", &index.to_string()])
     }
 
+    /// Name of the claim with the journals of a copy.
+    pub fn journal_name(&self) -> String {
+        name::joined(&[&self.plan, &self.vm, "journal"])
+    }
+
     /// The Plan as owner; none in another namespace, where owner references do not reach.
     pub fn owner(&self) -> Option<Vec<OwnerReference>> {
         (self.namespace == self.plan_namespace).then(|| {
@@ -144,6 +150,7 @@ mod tests {
         let origin = origin();
         assert_eq!(origin.pod_name(), "wave1-web01");
         assert_eq!(origin.claim_name(10), "wave1-web01-disk-10");
+        assert_eq!(origin.journal_name(), "wave1-web01-journal");
         assert!(origin.made(Some(&origin.labels())));
         let other = Origin { plan_uid: "another".to_owned(), ..origin.clone() };
         assert!(!other.made(Some(&origin.labels())));

@@ -1,6 +1,7 @@
 //! The conversion pod: what `docs/contract.md` says of settings, mounts and ports, and nothing
 //! that a namespace under the `restricted` Pod Security Standard would refuse.
 
+use super::journal::JOURNAL_FOLDER;
 use super::source::{SOURCE_FOLDER, Source};
 use super::vm::Facts;
 use super::volume::Mode;
@@ -57,6 +58,8 @@ pub struct Conversion<'a> {
     pub secret: Option<&'a str>,
     /// The volumes, in virt-v2v's order.
     pub disks: &'a [Disk],
+    /// Claim of the journals, where the disks are copied first.
+    pub journal: Option<&'a str>,
     /// Image of the VDDK sidecar.
     pub vddk_image: Option<&'a str>,
     /// Whether a node offers a KVM device.
@@ -141,21 +144,25 @@ impl Conversion<'_> {
 
     fn env(&self) -> Vec<EnvVar> {
         let claims: Vec<&str> = self.disks.iter().map(|d| d.claim.as_str()).collect();
-        let mut env = self.source.env();
-        env.extend([
+        let mut env = self.source_env();
+        let more = [
             ("V2V_NewName", self.origin.vm.clone()),
             // v2v-pod's own description of the VM: an API server takes it as it is.
             ("V2V_output", "local".to_owned()),
             ("V2V_claimNames", serde_json::json!(claims).to_string()),
             ("LOCAL_MIGRATION", "true".to_owned()),
-        ]);
-        let variable = |(name, value): (&str, String)| EnvVar {
-            name: name.to_owned(),
-            // `$(X)` is Kubernetes' own substitution, and `$$` its escape.
-            value: Some(value.replace("$(", "$$(")),
-            value_from: None,
-        };
-        env.into_iter().map(variable).collect()
+        ];
+        env.extend(more.map(variable));
+        env.extend(self.journal.iter().flat_map(|_| {
+            let folder = JOURNAL_FOLDER.to_owned();
+            [("V2V_copyFirst", "true".to_owned()), ("V2V_journalDir", folder)].map(variable)
+        }));
+        env
+    }
+
+    /// What of the settings says where the guest is.
+    pub fn source_env(&self) -> Vec<EnvVar> {
+        self.source.env().into_iter().map(variable).collect()
     }
 
     fn devices(&self) -> Vec<VolumeDevice> {
@@ -183,6 +190,7 @@ impl Conversion<'_> {
         ];
         mounts.extend(self.secret.map(|_| mount("secret", "/etc/secret", true)));
         mounts.extend(self.source.claim().map(|_| mount("source", SOURCE_FOLDER, true)));
+        mounts.extend(self.journal.map(|_| mount("journal", JOURNAL_FOLDER, false)));
         let files = self.disks.iter().enumerate().filter(|(_, d)| d.mode == Mode::Filesystem);
         mounts.extend(
             files.map(|(i, _)| mount(&disk_name(i), &format!("/mnt/disks/disk{i}"), false)),
@@ -218,9 +226,19 @@ impl Conversion<'_> {
             ..Volume::default()
         }));
         volumes.extend(self.source.claim().map(|name| claim("source".to_owned(), name, true)));
+        volumes.extend(self.journal.map(|name| claim("journal".to_owned(), name, false)));
         let disks = self.disks.iter().enumerate();
         volumes.extend(disks.map(|(index, disk)| claim(disk_name(index), &disk.claim, false)));
         volumes
+    }
+}
+
+fn variable((name, value): (&str, String)) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        // `$(X)` is Kubernetes' own substitution, and `$$` its escape.
+        value: Some(value.replace("$(", "$$(")),
+        value_from: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn build(change: impl FnOnce(&mut Conversion<'_>)) -> Value {
         source: &source,
         secret: Some("vcenter"),
         disks: &disks,
+        journal: None,
         vddk_image: None,
         kvm: false,
         resources: None,
@@ -110,6 +111,20 @@ fn the_attempt_is_on_the_pod() {
     let pod = build(|_| ());
     assert_eq!(pod["metadata"]["labels"][LABEL_ATTEMPT], "2");
     assert_eq!(pod["metadata"]["name"], "wave1-web01");
+}
+
+#[test]
+fn a_copy_that_comes_first_has_its_journals_on_a_volume() {
+    let pod = build(|c| c.journal = Some("wave1-web01-journal"));
+    assert_eq!(env(&pod, "V2V_copyFirst"), Some("true"));
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|m| m["name"] == "journal").unwrap();
+    assert_eq!(env(&pod, "V2V_journalDir"), mount["mountPath"].as_str());
+    assert_eq!(mount["readOnly"], false);
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let claim = json!({ "claimName": "wave1-web01-journal" });
+    assert!(volumes.iter().any(|v| v["persistentVolumeClaim"] == claim));
+    assert_eq!(env(&build(|_| ()), "V2V_copyFirst"), None);
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub enum Source {
         trust: String,
         /// Fingerprint of the host's key.
         thumbprint: Option<String>,
+        /// The algorithms of an old sshd are allowed.
+        legacy: bool,
     },
 }
 
@@ -77,7 +79,7 @@ impl Source {
                     ("V2V_diskPath", paths.join(",")),
                 ]
             }
-            Self::Xen { url, name, trust, thumbprint } => {
+            Self::Xen { url, name, trust, thumbprint, legacy } => {
                 let mut env = vec![
                     ("V2V_source", "xen".to_owned()),
                     ("V2V_vmName", name.clone()),
@@ -85,6 +87,7 @@ impl Source {
                     ("V2V_trust", trust.clone()),
                 ];
                 env.extend(thumbprint.clone().map(|t| ("V2V_fingerprint", t)));
+                env.extend(legacy.then(|| ("V2V_sshLegacy", "true".to_owned())));
                 env
             }
         }
@@ -171,6 +174,18 @@ mod tests {
         for bad in ["", "/", "..", "a/../b", "a,b", "."] {
             assert!(FilePath::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn old_algorithms_are_allowed_only_when_that_is_said() {
+        let env = |legacy| {
+            let (url, trust) = ("xen+ssh://root@xen".into(), "auto".into());
+            let xen = Source::Xen { url, name: "web".into(), trust, thumbprint: None, legacy };
+            xen.env().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let always = ["V2V_source", "V2V_vmName", "V2V_libvirtURL", "V2V_trust"];
+        assert_eq!(env(false), always);
+        assert_eq!(env(true), [&always[..], &["V2V_sshLegacy"]].concat());
     }
 
     #[test]

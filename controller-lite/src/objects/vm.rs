@@ -31,12 +31,14 @@ pub struct Facts {
 }
 
 /// A NIC at the source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicFacts {
-    /// Its address.
-    pub mac: String,
-    /// Its network's name.
-    pub network: String,
+    /// Its address; that of an OVA rarely has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its network's name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 impl Facts {
@@ -229,7 +231,8 @@ impl Machine<'_> {
             }
             // Preflight has refused networks of the source that the map does not know. Where the
             // source names none (files), one NIC is on the pod network, and the others nowhere.
-            let target = self.networks.of(self.source_network(mac)).cloned();
+            let network = self.source_network(mac, index, described.len());
+            let target = self.networks.of(network).cloned();
             let target = target.unwrap_or(match on_pod {
                 None => Network::Pod,
                 Some(_) => Network::Ignored,
@@ -253,10 +256,17 @@ impl Machine<'_> {
         Ok((interfaces, networks))
     }
 
-    fn source_network(&self, mac: Option<&str>) -> Option<&str> {
-        let mac = mac?;
-        let nic = self.facts.nics.iter().find(|nic| nic.mac.eq_ignore_ascii_case(mac))?;
-        Some(&nic.network)
+    /// By the address; where one of both has none, by the place among as many.
+    fn source_network(&self, mac: Option<&str>, index: usize, count: usize) -> Option<&str> {
+        let nics = &self.facts.nics;
+        let is_it = |nic: &&NicFacts| {
+            nic.mac.as_deref().zip(mac).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+        };
+        let in_place = || {
+            let nic = nics.get(index).filter(|_| nics.len() == count)?;
+            (nic.mac.is_none() || mac.is_none()).then_some(nic)
+        };
+        nics.iter().find(is_it).or_else(in_place)?.network.as_deref()
     }
 }
 

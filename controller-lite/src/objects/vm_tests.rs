@@ -35,7 +35,10 @@ spec:
 ";
 
 fn facts() -> Facts {
-    let nic = |mac: &str, network: &str| NicFacts { mac: mac.into(), network: network.into() };
+    let nic = |mac: &str, network: &str| NicFacts {
+        mac: Some(mac.into()),
+        network: Some(network.into()),
+    };
     Facts {
         uuid: Some("4216A2B0-0000-4000-8000-000000000001".into()),
         nics: vec![nic("00:50:56:AA:00:01", "VM Network"), nic("00:50:56:aa:00:02", "DMZ")],
@@ -133,4 +136,43 @@ fn without_a_map_one_nic_is_on_the_pod_network() {
 fn facts_go_through_an_annotation() {
     assert_eq!(Facts::of_text(&facts().to_text()), facts());
     assert_eq!(Facts::of_text("{"), Facts::default());
+}
+
+#[test]
+fn nics_without_an_address_are_matched_by_their_order() {
+    let nic = |mac: Option<&str>, network: Option<&str>| NicFacts {
+        mac: mac.map(str::to_owned),
+        network: network.map(str::to_owned),
+    };
+    let targets = |nics: Vec<NicFacts>, yaml: &str| {
+        let facts = Facts { uuid: None, nics };
+        let claims = ["a".to_owned(), "b".to_owned()];
+        let machine = Machine {
+            origin: &origin(),
+            claims: &claims,
+            networks: &to_dmz(),
+            facts: &facts,
+            run_strategy: "Halted",
+        };
+        let vm = machine.build(yaml).unwrap();
+        let networks = vm["spec"]["template"]["spec"]["networks"].as_array().unwrap().clone();
+        let target = |n: &Value| n["multus"]["networkName"].as_str().unwrap_or("pod").to_owned();
+        networks.iter().map(target).collect::<Vec<_>>()
+    };
+    let ova = YAML
+        .replace(", macAddress: '00:50:56:aa:00:01'", "")
+        .replace(", macAddress: '00:50:56:aa:00:02'", "");
+    let in_order = |a, b| vec![nic(None, Some(a)), nic(None, Some(b))];
+    assert_eq!(targets(in_order("DMZ", "LAN"), &ova), ["net/dmz", "pod"]);
+    assert_eq!(targets(in_order("LAN", "DMZ"), &ova), ["pod", "net/dmz"]);
+    // The address may be in one of both alone.
+    let said = vec![nic(Some("00:50:56:aa:00:02"), Some("DMZ")), nic(None, Some("LAN"))];
+    assert_eq!(targets(said, &ova), ["net/dmz", "pod"]);
+    assert_eq!(targets(in_order("LAN", "DMZ"), YAML), ["pod", "net/dmz"]);
+    // An address beats the order.
+    let turned = vec![
+        nic(Some("00:50:56:aa:00:02"), Some("DMZ")),
+        nic(Some("00:50:56:aa:00:01"), Some("LAN")),
+    ];
+    assert_eq!(targets(turned, YAML), ["pod", "net/dmz"]);
 }

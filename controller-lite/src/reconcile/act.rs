@@ -8,13 +8,14 @@ use super::{Context, pod_http};
 use crate::api::plan::Plan;
 use crate::api::provider::Provider;
 use crate::objects::event::{self, Told};
+use crate::objects::journal;
 use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
 use crate::objects::vm::{Facts, Machine, hand_over, owner};
 use crate::objects::volume::{Mode, Volume as NewVolume};
 use crate::objects::{
     ANNOTATION_FACTS, ANNOTATION_HANDED_OVER, ANNOTATION_PENDING, MANAGER, Origin,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -53,6 +54,8 @@ pub struct Subject<'a> {
     pub guest: Option<&'a Guest>,
     /// Its volumes.
     pub volumes: &'a [Volume],
+    /// The claim of its journals.
+    pub journal: Option<&'a PersistentVolumeClaim>,
     /// Its pod.
     pub pod: Option<&'a Pod>,
     /// Its VM.
@@ -64,6 +67,14 @@ impl Subject<'_> {
     pub async fn step(&self, context: &Context, step: &Step) -> Result<(), Error> {
         match step {
             Step::MakeVolume(index) => self.make_volume(context, *index).await,
+            Step::MakeJournal => self.make_journal(context).await,
+            Step::DropJournal => match self.journal {
+                Some(claim) => {
+                    let claims = context.cluster.claims(&self.origin.namespace);
+                    Ok(delete(&claims, claim, "claim").await?)
+                }
+                None => Ok(()),
+            },
             Step::MakePod(attempt) => self.make_pod(context, *attempt).await,
             Step::MakeMachine => self.make_machine(context).await,
             Step::Release => {
@@ -112,6 +123,14 @@ impl Subject<'_> {
         Ok(())
     }
 
+    async fn make_journal(&self, context: &Context) -> Result<(), Error> {
+        let map = &self.plan.spec.storage_map;
+        let class = map.journal_storage_class.as_ref().or(map.default.storage_class.as_ref());
+        let claim = journal::claim(self.origin, class.map(String::as_str));
+        let claims = context.cluster.claims(&self.origin.namespace);
+        Ok(create(&claims, &claim, "claim").await?)
+    }
+
     async fn make_pod(&self, context: &Context, attempt: u32) -> Result<(), Error> {
         let guest = self.guest.ok_or(Error::Gone("the guest"))?;
         let provider = self.provider.ok_or(Error::Gone("the Provider"))?;
@@ -121,6 +140,7 @@ impl Subject<'_> {
         };
         let disks = self.volumes.iter().map(disk).collect::<Result<Vec<_>, Error>>()?;
         let secret = guest.secret.clone().or_else(|| guest::secret(provider));
+        let journal = self.journal.map(ResourceExt::name_any);
         let conversion = Conversion {
             origin: self.origin,
             attempt,
@@ -128,6 +148,7 @@ impl Subject<'_> {
             source: &guest.source,
             secret: secret.as_deref(),
             disks: &disks,
+            journal: journal.as_deref(),
             vddk_image: provider.spec.vddk_image.as_deref(),
             kvm: context.cluster.offers_kvm().await,
             resources: self.plan.spec.resources.as_ref(),
@@ -264,6 +285,7 @@ mod tests {
             origin: &origin,
             guest: None,
             volumes: &[],
+            journal: None,
             pod: None,
             machine: None,
         };

@@ -46,6 +46,8 @@ pub struct Seen {
     pub source: SourceState,
     /// Its volumes, by disk; empty while the source is not known.
     pub volumes: Vec<VolumeState>,
+    /// The volume of its journals, where the Plan wants one.
+    pub journal: Option<VolumeState>,
     /// Its pod.
     pub pod: PodState,
     /// Its `VirtualMachine`.
@@ -151,6 +153,10 @@ pub enum MachineState {
 pub enum Step {
     /// Make the volume of this disk.
     MakeVolume(usize),
+    /// Make the volume of the journals.
+    MakeJournal,
+    /// Remove it: nothing is to be resumed any more.
+    DropJournal,
     /// Start this try.
     MakePod(u32),
     /// Fetch the result and make the `VirtualMachine` of it.
@@ -332,8 +338,8 @@ impl Round<'_> {
     }
 
     fn volumes(&self) -> Option<Decision> {
-        let states = || self.seen.volumes.iter().enumerate();
-        let foreign = states().find_map(|(_, state)| match state {
+        let states = || self.seen.volumes.iter().chain(&self.seen.journal);
+        let foreign = states().find_map(|state| match state {
             VolumeState::Foreign(name) => Some(name),
             _ => None,
         });
@@ -344,9 +350,12 @@ impl Round<'_> {
                 &format!("{what}; rename or delete it, or use another targetName in a new Plan"),
             ));
         }
-        let missing = states().filter(|(_, state)| **state == VolumeState::Missing);
-        let steps: Vec<Step> = missing.map(|(index, _)| Step::MakeVolume(index)).collect();
-        let pending = states().find_map(|(_, state)| match state {
+        let disks = self.seen.volumes.iter().enumerate();
+        let missing = disks.filter(|(_, state)| **state == VolumeState::Missing);
+        let mut steps: Vec<Step> = missing.map(|(index, _)| Step::MakeVolume(index)).collect();
+        steps
+            .extend((self.seen.journal == Some(VolumeState::Missing)).then_some(Step::MakeJournal));
+        let pending = states().find_map(|state| match state {
             VolumeState::Pending(why) => Some(why.clone()),
             VolumeState::Leaving(name) => Some(format!("claim {name} is being deleted")),
             _ => None,

@@ -10,6 +10,7 @@ fn seen() -> Seen {
         admitted: true,
         source: SourceState::Known,
         volumes: vec![VolumeState::Usable, VolumeState::Usable],
+        journal: None,
         pod: PodState::Missing,
         machine: MachineState::Missing,
     }
@@ -55,6 +56,34 @@ fn the_vm_is_handed_over_after_its_pod_has_ended() {
     assert_eq!(steps(&vm), [Step::HandOver]);
     vm.machine = MachineState::HandedOver;
     assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Succeeded));
+}
+
+#[test]
+fn a_journal_is_there_from_the_first_pod_to_the_hand_over() {
+    let mut vm = seen();
+    vm.journal = Some(VolumeState::Missing);
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::MakeJournal], VmPhase::Volumes));
+    vm.journal = Some(VolumeState::Leaving("j".into()));
+    assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Volumes));
+    vm.journal = Some(VolumeState::Usable);
+    assert_eq!(steps(&vm), [Step::MakePod(1)]);
+    vm.pod = PodState::Failed(1, Failure::passing("network", "gone", 900));
+    vm.record = next(&vm, RULES).record;
+    assert_eq!(steps(&vm), [Step::DeletePod]);
+    vm.pod = PodState::Missing;
+    assert_eq!(steps(&vm), [Step::MakePod(2)]);
+
+    (vm.machine, vm.pod) = (MachineState::Made, PodState::Succeeded(2, 0));
+    vm.record.phase = VmPhase::CreatingVm;
+    vm.volumes = vec![VolumeState::HandedOver; 2];
+    assert_eq!(steps(&vm), [Step::HandOver]);
+    vm.machine = MachineState::HandedOver;
+    assert_eq!((steps(&vm), phase(&vm)), (vec![Step::DropJournal], VmPhase::CreatingVm));
+    // Somebody may hold it: the VM does not wait for that.
+    for gone in [VolumeState::Leaving("j".into()), VolumeState::Missing] {
+        vm.journal = Some(gone);
+        assert_eq!((steps(&vm), phase(&vm)), (vec![], VmPhase::Succeeded));
+    }
 }
 
 #[test]
@@ -117,6 +146,7 @@ fn what_others_made_is_left_alone() {
     foreign(|vm| vm.machine = MachineState::Foreign);
     foreign(|vm| vm.pod = PodState::Foreign("p".into()));
     foreign(|vm| vm.volumes[1] = VolumeState::Foreign("v".into()));
+    foreign(|vm| vm.journal = Some(VolumeState::Foreign("j".into())));
 }
 
 #[test]
@@ -261,7 +291,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let volumes = vec![VolumeState::Missing; 2];
-        Self { seen: Seen { volumes, ..seen() }, now: 0, pods: 0, given: false }
+        let journal = Some(VolumeState::Missing);
+        Self { seen: Seen { volumes, journal, ..seen() }, now: 0, pods: 0, given: false }
     }
 
     fn rules(&self) -> Rules {
@@ -274,7 +305,7 @@ impl World {
         match (what, pod) {
             (Happens::Time, _) => self.now += 40,
             (Happens::Volume, _) => {
-                for volume in &mut self.seen.volumes {
+                for volume in self.seen.volumes.iter_mut().chain(&mut self.seen.journal) {
                     if matches!(volume, VolumeState::Pending(_)) {
                         *volume = VolumeState::Usable;
                     }
@@ -321,11 +352,17 @@ impl World {
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::MakeVolume(n) => self.seen.volumes[*n] = VolumeState::Pending(String::new()),
+            Step::MakeJournal => self.seen.journal = Some(VolumeState::Pending(String::new())),
+            Step::DropJournal => {
+                prop_assert_eq!(self.seen.machine, MachineState::HandedOver, "a copy is lost");
+                self.seen.journal = Some(VolumeState::Missing);
+            }
             Step::MakePod(attempt) => {
                 prop_assert_eq!(&self.seen.pod, &PodState::Missing, "a second pod");
                 prop_assert!(!self.given, "a pod after the hand-over");
                 prop_assert!(*attempt <= RULES.retries + 1, "try {}", attempt);
-                prop_assert!(self.seen.volumes.iter().all(|v| *v == VolumeState::Usable));
+                let mut all = self.seen.volumes.iter().chain(&self.seen.journal);
+                prop_assert!(all.all(|v| *v == VolumeState::Usable));
                 prop_assert_eq!(self.seen.machine, MachineState::Missing);
                 self.pods += 1;
                 self.seen.pod = PodState::Waiting(*attempt, String::new());
@@ -409,6 +446,7 @@ proptest! {
         prop_assert!(matches!(phase, VmPhase::Succeeded | VmPhase::Failed), "{:?}", world.seen);
         if phase == VmPhase::Succeeded {
             prop_assert!(world.given);
+            prop_assert_eq!(&world.seen.journal, &Some(VolumeState::Missing));
         }
         // An end is an end.
         let end = next(&world.seen, world.rules());

@@ -13,6 +13,8 @@ use kube::api::Api;
 
 /// On a namespace: from which others Plans may make VMs in it; names with commas, or `*`.
 pub const ANNOTATION_ACCEPTS: &str = "conversion.v2v-pod.dev/accept-plans-from";
+/// On a namespace: which images of VDDK sidecars pods of such Plans may run in it, with commas.
+pub const ANNOTATION_VDDK: &str = "conversion.v2v-pod.dev/accept-vddk-images";
 /// On a Secret: the other namespace whose Plans' pods may have it.
 pub const LABEL_FOR: &str = "conversion.v2v-pod.dev/for-plans-from";
 
@@ -29,7 +31,9 @@ pub async fn obstacle(
     let own = plan.namespace().unwrap_or_default();
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let found = find(&namespaces, target, "namespace").await?;
-    Ok(not_accepted(found.as_ref(), target, &own).or_else(|| foreign_hands(plan, provider)))
+    Ok(not_accepted(found.as_ref(), target, &own)
+        .or_else(|| foreign_hands(plan, provider))
+        .or_else(|| foreign_library(found.as_ref(), target, provider)))
 }
 
 fn not_accepted(namespace: Option<&Namespace>, target: &str, own: &str) -> Option<Failure> {
@@ -61,6 +65,25 @@ fn foreign_hands(plan: &Plan, provider: &Provider) -> Option<Failure> {
         );
         let advice = "leave out spec.targetNamespace, or make Plan, Provider and volume there";
         Failure::lasting("config", message, advice)
+    })
+}
+
+/// The sidecar's library is loaded beside the namespace's Secret.
+fn foreign_library(
+    namespace: Option<&Namespace>,
+    target: &str,
+    provider: &Provider,
+) -> Option<Failure> {
+    let image = provider.spec.vddk_image.as_deref()?;
+    let accepts = namespace.and_then(|n| n.annotations().get(ANNOTATION_VDDK));
+    let accepts = accepts.is_some_and(|a| a.split(',').any(|name| name.trim() == image));
+    (!accepts).then(|| {
+        let message = format!("namespace {target} does not take the Provider's vddkImage {image}");
+        let advice = format!(
+            "annotate it with {ANNOTATION_VDDK}={image}, or use a Provider without vddkImage, \
+             which reads over HTTPS"
+        );
+        Failure::lasting("config", message, &advice)
     })
 }
 
@@ -136,6 +159,23 @@ mod tests {
         assert_eq!(plan(&json!({ "image": "own" })).image("default"), "own");
         let here = json!({ "targetNamespace": "lab", "image": "own" });
         assert_eq!(plan(&here).image("default"), "own");
+    }
+
+    #[test]
+    fn a_namespace_says_which_library_is_loaded_in_it() {
+        let namespace = |images: &str| -> Namespace {
+            let notes = json!({ ANNOTATION_ACCEPTS: "lab", ANNOTATION_VDDK: images });
+            serde_json::from_value(json!({ "metadata": { "annotations": notes } })).unwrap()
+        };
+        let vddk = provider(&json!({ "type": "vsphere", "vddkImage": "vddk:8" }));
+        let refused = |images: &str| foreign_library(Some(&namespace(images)), "prod", &vddk);
+        assert_eq!(refused("vddk:7, vddk:8"), None);
+        for images in ["", "vddk:8.0", "*"] {
+            let said = refused(images).unwrap().to_string();
+            assert!(said.contains("accept-vddk-images=vddk:8"), "{said}");
+        }
+        assert!(foreign_library(None, "prod", &vddk).is_some());
+        assert_eq!(foreign_library(None, "prod", &provider(&json!({ "type": "vsphere" }))), None);
     }
 
     #[test]

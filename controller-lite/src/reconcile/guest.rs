@@ -2,11 +2,13 @@
 //! built from. Pure.
 
 use super::failure::Failure;
-use crate::api::plan::{NetworkTarget, Plan, PlanVm, StorageMap, StorageTarget, VolumeMode};
+use crate::api::plan::{
+    NetworkTarget, Plan, PlanVm, StorageMap, StorageTarget, Strategy, VolumeMode,
+};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
 use crate::objects::source::{FilePath, Source};
-use crate::objects::vm::{Facts, Network, NetworkMap};
+use crate::objects::vm::{Facts, Network, NetworkMap, NicFacts};
 use crate::objects::volume::{Mode, Placement};
 use kube::ResourceExt;
 use serde::Serialize;
@@ -33,6 +35,15 @@ pub struct GuestDisk {
     pub bytes: u64,
     /// Where it is stored.
     pub datastore: Option<String>,
+}
+
+/// What a look into files or at a Xen host gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Of the disks in bytes, in virt-v2v's order.
+    pub sizes: Vec<u64>,
+    /// In that order too.
+    pub nics: Vec<NicFacts>,
 }
 
 /// For which VM objects are made. `None` only for objects that the schema would have refused.
@@ -83,6 +94,17 @@ pub fn networks(plan: &Plan) -> NetworkMap {
     }
 }
 
+/// A strategy that the pod has not for sources of this type.
+pub fn unfit_strategy(plan: &Plan, provider: &Provider) -> Option<Failure> {
+    let kind = match (plan.spec.strategy, provider.spec.kind) {
+        (Strategy::CopyFirst, SourceKind::Ova) => "ova",
+        (Strategy::CopyFirst, SourceKind::Xen) => "xen",
+        _ => return None,
+    };
+    let message = format!("the strategy copyFirst is not for Providers of type {kind}");
+    Some(Failure::lasting("config", message, "use the strategy cold"))
+}
+
 /// What of the guest does not fit the Plan, before anything is made.
 pub fn misfit(guest: &Guest, networks: &NetworkMap) -> Option<Failure> {
     if guest.disks.is_empty() {
@@ -90,14 +112,17 @@ pub fn misfit(guest: &Guest, networks: &NetworkMap) -> Option<Failure> {
     }
     let mut on_pod = 0;
     for nic in &guest.facts.nics {
-        match networks.of(Some(&nic.network)) {
-            None => {
-                let message = format!("the network {:?} of the VM is not mapped", nic.network);
+        let network = nic.network.as_deref();
+        match (networks.of(network), network) {
+            (None, Some(network)) => {
+                let message = format!("the network {network:?} of the VM is not mapped");
                 let advice = "make a Plan with an entry for it, or a default, in spec.networkMap";
                 return Some(Failure::lasting("config", message, advice));
             }
-            Some(Network::Pod) => on_pod += 1,
-            Some(Network::Multus(_) | Network::Ignored) => {}
+            // As the VM is made: the first one goes to the pod network, if that is free.
+            (None, None) => on_pod = on_pod.max(1),
+            (Some(Network::Pod), _) => on_pod += 1,
+            (Some(Network::Multus(_) | Network::Ignored), _) => {}
         }
     }
     (on_pod > 1).then(|| {
@@ -109,7 +134,7 @@ pub fn misfit(guest: &Guest, networks: &NetworkMap) -> Option<Failure> {
 }
 
 /// Paths of a VM whose files are on a volume.
-pub fn paths(vm: &PlanVm) -> Result<Vec<FilePath>, Failure> {
+fn paths(vm: &PlanVm) -> Result<Vec<FilePath>, Failure> {
     let paths = vm.paths.as_deref().unwrap_or_default();
     if paths.is_empty() {
         let advice = "name the files of the VM in spec.vms[].paths";
@@ -121,25 +146,60 @@ pub fn paths(vm: &PlanVm) -> Result<Vec<FilePath>, Failure> {
     paths.iter().map(|path| FilePath::parse(path)).collect::<Result<_, _>>().map_err(bad)
 }
 
-/// A guest that is a list of disk images of these sizes.
-pub fn of_disks(provider: &Provider, vm: &PlanVm, sizes: &[u64]) -> Result<Guest, Failure> {
-    let paths = paths(vm)?;
-    if paths.len() != sizes.len() {
-        let message = format!("{} paths, but {} sizes were measured", paths.len(), sizes.len());
+/// Where a guest is that only a pod can look at.
+pub fn source(provider: &Provider, vm: &PlanVm) -> Result<Source, Failure> {
+    let name = || vm.name.clone().or_else(|| vm.target_name.clone()).unwrap_or_default();
+    match provider.spec.kind {
+        SourceKind::Disk => {
+            Ok(Source::Disk { paths: paths(vm)?, claim: source_claim(provider)?, name: name() })
+        }
+        SourceKind::Ova => match <[FilePath; 1]>::try_from(paths(vm)?) {
+            Ok([path]) => Ok(Source::Ova { path, claim: source_claim(provider)?, name: name() }),
+            Err(paths) => {
+                let message = format!("the VM has {} paths, and an OVA is one", paths.len());
+                let advice = "name the OVA alone, or the .ovf of one that is a folder";
+                Err(Failure::lasting("config", message, advice))
+            }
+        },
+        SourceKind::Xen => {
+            let said = vm.name.clone().or_else(|| vm.uuid.clone());
+            let name = said.ok_or_else(|| {
+                let message = "a Xen host knows no moref";
+                Failure::lasting("config", message, "say the VM by name or uuid")
+            })?;
+            // The schema has seen to it.
+            let url = provider.spec.url.clone().unwrap_or_default();
+            let (trust, thumbprint) =
+                (word(&provider.spec.trust.mode), provider.spec.trust.thumbprint.clone());
+            let legacy = provider.spec.ssh_legacy.unwrap_or(false);
+            Ok(Source::Xen { url, name, trust, thumbprint, legacy })
+        }
+        SourceKind::Vsphere => {
+            Err(Failure::lasting("internal", "an inventory is asked for it", "report it"))
+        }
+    }
+}
+
+/// The guest there.
+pub fn of_looked(source: Source, looked: &Looked) -> Result<Guest, Failure> {
+    let Looked { sizes, nics } = looked;
+    if let Source::Disk { paths, .. } = &source
+        && paths.len() != sizes.len()
+    {
+        let message = format!("{} paths, but {} disks were found", paths.len(), sizes.len());
         return Err(Failure::lasting("internal", message, "report it"));
     }
-    let name = vm.name.clone().or_else(|| vm.target_name.clone()).unwrap_or_default();
     Ok(Guest {
-        source: Source::Disk { claim: source_claim(provider)?, paths, name },
+        source,
         disks: sizes.iter().map(|bytes| GuestDisk { bytes: *bytes, datastore: None }).collect(),
-        facts: Facts::default(),
+        facts: Facts { uuid: None, nics: nics.clone() },
         host: None,
         secret: None,
     })
 }
 
 /// The claim with the files of a Provider.
-pub fn source_claim(provider: &Provider) -> Result<String, Failure> {
+fn source_claim(provider: &Provider) -> Result<String, Failure> {
     let volume = provider.spec.source_volume.as_ref();
     volume.map(|v| v.claim_name.clone()).ok_or_else(|| {
         Failure::lasting(
@@ -169,7 +229,6 @@ pub fn word<T: Serialize>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::vm::NicFacts;
     use serde_json::{Value, json};
 
     fn plan(spec: &Value) -> Plan {
@@ -185,7 +244,10 @@ mod tests {
     }
 
     fn guest(networks: &[&str]) -> Guest {
-        let nic = |n: &&str| NicFacts { mac: "00:50:56:00:00:01".into(), network: (*n).to_owned() };
+        let nic = |n: &&str| NicFacts {
+            mac: Some("00:50:56:00:00:01".into()),
+            network: Some((*n).to_owned()),
+        };
         Guest {
             source: Source::Disk { claim: "c".into(), paths: vec![], name: "web".into() },
             disks: vec![GuestDisk { bytes: 1, datastore: Some("ssd".into()) }],
@@ -225,7 +287,50 @@ mod tests {
         assert_eq!(misfit(&guest(&["LAN"]), &some), None);
         assert!(misfit(&guest(&["DMZ"]), &some).unwrap().message.contains("DMZ"));
         assert!(misfit(&guest(&["LAN", "LAN"]), &some).unwrap().message.starts_with("2 NICs"));
+        // One that the source names none for goes to the pod network while that is free.
+        let mut unnamed = guest(&["LAN", "LAN"]);
+        unnamed.facts.nics[1].network = None;
+        assert_eq!(misfit(&unnamed, &some), None);
+        unnamed.facts.nics.swap(0, 1);
+        assert!(misfit(&unnamed, &some).unwrap().message.starts_with("2 NICs"));
         let none = Guest { disks: vec![], ..guest(&[]) };
         assert_eq!(misfit(&none, &some).unwrap().class, "not-found");
+    }
+
+    fn looked_at(provider: &Value, vm: &Value) -> Result<Source, Failure> {
+        let provider = json!({
+            "apiVersion": "conversion.v2v-pod.dev/v1alpha1", "kind": "Provider",
+            "metadata": { "name": "x", "namespace": "lab" }, "spec": provider,
+        });
+        let plan = plan(&json!({ "vms": [vm] }));
+        source(&serde_json::from_value(provider).unwrap(), &plan.spec.vms[0])
+    }
+
+    #[test]
+    fn files_and_xen_hosts_are_sources() {
+        let volume = json!({ "claimName": "files" });
+        let ova = json!({ "type": "ova", "sourceVolume": volume });
+        let path = |p: &str| FilePath::parse(p).unwrap();
+        assert_eq!(
+            looked_at(&ova, &json!({ "name": "web", "paths": ["a/web.ova"] })),
+            Ok(Source::Ova { claim: "files".into(), path: path("a/web.ova"), name: "web".into() })
+        );
+        let two = json!({ "name": "web", "paths": ["a.ova", "b.ova"] });
+        assert!(looked_at(&ova, &two).unwrap_err().message.contains("2 paths"));
+        let disks = looked_at(&json!({ "type": "disk", "sourceVolume": volume }), &two).unwrap();
+        let one = Looked { sizes: vec![1], nics: vec![] };
+        assert_eq!(of_looked(disks, &one).unwrap_err().class, "internal");
+        let url = "xen+ssh://root@xen1";
+        let xen = json!({ "type": "xen", "url": url, "secretRef": { "name": "s" } });
+        let name = "6a0a7a2e-0000-4000-8000-00000000000a";
+        let by_uuid = looked_at(&xen, &json!({ "uuid": name, "targetName": "web" })).unwrap();
+        let (url, trust) = (url.to_owned(), "auto".to_owned());
+        let wanted = Source::Xen { url, name: name.into(), trust, thumbprint: None, legacy: false };
+        assert_eq!(by_uuid, wanted);
+        let moref = json!({ "moref": "vm-21", "targetName": "web" });
+        assert_eq!(looked_at(&xen, &moref).unwrap_err().class, "config");
+        let nics = guest(&["LAN"]).facts.nics;
+        let found = of_looked(wanted, &Looked { sizes: vec![7, 8], nics }).unwrap();
+        assert_eq!((found.disks[1].bytes, found.facts.nics.len()), (8, 1));
     }
 }

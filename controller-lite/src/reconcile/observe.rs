@@ -82,6 +82,26 @@ pub async fn volume(
     Ok((Volume { claim, data_volume }, state))
 }
 
+/// Finds the volume of the journals.
+pub async fn journal(
+    cluster: &Cluster,
+    objects: &Objects,
+    origin: &Origin,
+) -> Result<(Option<PersistentVolumeClaim>, VolumeState), Error> {
+    let name = origin.journal_name();
+    let listed = objects.claims.iter().find(|claim| claim.name_any() == name).cloned();
+    let claim = match listed {
+        Some(claim) => Some(claim),
+        None => find(&cluster.claims(&origin.namespace), &name, "claim").await?,
+    };
+    let state = match volume_state(origin, claim.as_ref(), None, None) {
+        // Somebody took it for his own.
+        VolumeState::Taken(name) => VolumeState::Foreign(name),
+        state => state,
+    };
+    Ok((claim, state))
+}
+
 fn volume_state(
     origin: &Origin,
     claim: Option<&PersistentVolumeClaim>,

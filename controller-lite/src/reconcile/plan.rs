@@ -5,12 +5,14 @@ use super::cluster::{self, Asked, find};
 use super::decide::{self, Candidate, Decision, MachineState, PodState, Rules, Seen, SourceState};
 use super::failure::Failure;
 use super::guest::{self, Guest};
+use super::measure::Places;
 use super::observe::{self, Objects, Volume};
+use super::source::Look;
 use super::{Context, admission, deleted, elsewhere, pod_http, source, status};
-use crate::api::plan::{Plan, PlanVm, VmPhase, VmStatus};
+use crate::api::plan::{Plan, PlanVm, Strategy, VmPhase, VmStatus};
 use crate::api::provider::{Provider, SourceKind};
 use crate::objects::Origin;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -76,9 +78,11 @@ async fn round(
     };
     let obstacle = obstacle(context, plan, &target, provider.as_ref()).await?;
     let mut rounds = Vec::new();
+    let places = Places::beside(&objects.pods, plan.spec.limits.vms as usize);
     for (vm, status) in plan.spec.vms.iter().zip(vms) {
         let Some(origin) = guest::origin(plan, vm) else { continue };
-        let view = Survey { context, plan, objects: &objects, obstacle: &obstacle };
+        let view =
+            Survey { context, plan, objects: &objects, obstacle: &obstacle, places: &places };
         rounds.push(view.look(provider.as_ref(), vm, origin, status).await?);
     }
     go(context, plan, provider.as_ref(), rounds).await
@@ -101,6 +105,9 @@ async fn obstacle(
             "make it, or correct spec.providerRef",
         )));
     };
+    if let Some(failure) = guest::unfit_strategy(plan, provider) {
+        return Ok(Some(failure));
+    }
     if !context.cluster.has("kubevirt.io/v1", "virtualmachines").await? {
         let message = "the cluster has no VirtualMachines of kubevirt.io/v1";
         return Ok(Some(Failure::lasting("config", message, "install KubeVirt")));
@@ -133,6 +140,7 @@ struct Round {
     seen: Seen,
     guest: Option<Guest>,
     volumes: Vec<Volume>,
+    journal: Option<PersistentVolumeClaim>,
     pod: Option<Pod>,
     machine: Option<DynamicObject>,
     progress: Option<pod_http::Progress>,
@@ -143,6 +151,7 @@ struct Survey<'a> {
     plan: &'a Plan,
     objects: &'a Objects,
     obstacle: &'a Option<Failure>,
+    places: &'a Places,
 }
 
 impl Survey<'_> {
@@ -167,13 +176,15 @@ impl Survey<'_> {
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
         if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
-            status.disks.clear();
+            (status.disks, status.nics) = (Vec::new(), Vec::new());
         }
-        let recorded: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+        let recorded = status::looked(&status);
         let (mut source, guest) = match (self.obstacle, provider) {
             _ if is_done || pod_state != PodState::Missing => (SourceState::Known, None),
             (None, Some(provider)) => {
-                source::look(self.context, self.plan, provider, vm, &recorded).await?
+                let Self { context, plan, places, .. } = self;
+                source::look(Look { context, plan, provider, places }, vm, recorded.as_ref())
+                    .await?
             }
             (Some(failure), _) => (SourceState::Wrong(failure.clone()), None),
             (None, None) => (SourceState::Looking("the Provider is read".to_owned()), None),
@@ -186,6 +197,7 @@ impl Survey<'_> {
                 source = SourceState::Changed(failure);
             }
             status.host.clone_from(&guest.host);
+            status.nics = status::nics(&guest.facts.nics);
         }
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
         let count = count.max(status.disks.len()).max(self.objects.volumes_of(&origin.vm));
@@ -197,6 +209,13 @@ impl Survey<'_> {
             volumes.push(volume);
             states.push(state);
         }
+        let (journal, journal_state) = match self.plan.spec.strategy {
+            Strategy::CopyFirst => {
+                let (claim, state) = observe::journal(cluster, self.objects, &origin).await?;
+                (claim, Some(state))
+            }
+            Strategy::Cold => (None, None),
+        };
         let progress = match (&pod_state, &pod) {
             (PodState::Running(_), Some(pod)) => observe::progress(pod).await,
             _ => None,
@@ -209,10 +228,11 @@ impl Survey<'_> {
             admitted: false,
             source,
             volumes: states,
+            journal: journal_state,
             pod: pod_state,
             machine: machine_state,
         };
-        Ok(Round { origin, status, seen, guest, volumes, pod, machine, progress })
+        Ok(Round { origin, status, seen, guest, volumes, journal, pod, machine, progress })
     }
 }
 
@@ -303,6 +323,7 @@ async fn steps(
         origin: &round.origin,
         guest: round.guest.as_ref(),
         volumes: &round.volumes,
+        journal: round.journal.as_ref(),
         pod: round.pod.as_ref(),
         machine: round.machine.as_ref(),
     };
@@ -310,8 +331,8 @@ async fn steps(
         tracing::info!(plan = plan.name_any(), vm = round.origin.vm, step = ?step, "step");
         subject.step(context, step).await?;
     }
-    // The sizes are in the status that this round began with.
-    let measured = provider.is_some_and(|p| p.spec.kind == SourceKind::Disk)
+    // What was found is in the status that this round began with.
+    let measured = provider.is_some_and(|p| p.spec.kind != SourceKind::Vsphere)
         && plan.status.as_ref().is_some_and(|s| {
             s.vms.iter().any(|v| v.name == round.origin.vm && !v.disks.is_empty())
         });

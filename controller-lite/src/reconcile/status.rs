@@ -3,8 +3,10 @@
 use super::cluster::{Asked, Cluster, Error};
 use super::decide::Record;
 use super::failure::Failure;
+use super::guest::Looked;
 use super::pod_http::Progress;
-use crate::api::plan::{DiskStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
+use crate::api::plan::{DiskStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
+use crate::objects::vm::NicFacts;
 use crate::objects::{GROUP, MANAGER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -85,6 +87,20 @@ pub fn with_disks(
         }
     }
     Ok(())
+}
+
+/// What an earlier look found, where there was one.
+pub fn looked(status: &VmStatus) -> Option<Looked> {
+    let sizes: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
+    let nic = |nic: &NicStatus| NicFacts { mac: nic.mac.clone(), network: nic.network.clone() };
+    let nics = status.nics.iter().map(nic).collect();
+    (!sizes.is_empty()).then_some(Looked { sizes, nics })
+}
+
+/// The NICs, as the status has them.
+pub fn nics(nics: &[NicFacts]) -> Vec<NicStatus> {
+    let nic = |nic: &NicFacts| NicStatus { mac: nic.mac.clone(), network: nic.network.clone() };
+    nics.iter().map(nic).collect()
 }
 
 fn list(sizes: &[u64]) -> String {
@@ -214,6 +230,18 @@ mod tests {
         for changed in [&[10][..], &[10, 31], &[10, 30, 40]] {
             assert_eq!(see(changed, 2), (Err("config".to_owned()), vec![10, 30]));
         }
+    }
+
+    #[test]
+    fn what_was_found_comes_back_as_it_was() {
+        let mut status = VmStatus::default();
+        assert_eq!(looked(&status), None);
+        let nic = |network: &str| NicFacts { mac: None, network: Some(network.into()) };
+        let found = Looked { sizes: vec![10, 20], nics: vec![nic("LAN"), NicFacts::default()] };
+        with_disks(&mut status, &found.sizes, 0, |_| String::new()).unwrap();
+        status.nics = nics(&found.nics);
+        let kept: VmStatus = serde_json::from_value(json!(status)).unwrap();
+        assert_eq!(looked(&kept), Some(found));
     }
 
     #[test]

@@ -271,7 +271,7 @@ fn disk(disk: &inv::SourceDisk) -> GuestDisk {
 fn nics(vm: &SourceVm) -> Vec<NicFacts> {
     let nic = |nic: &inv::SourceNic| {
         let network = nic.network.clone().unwrap_or_default();
-        Some(NicFacts { mac: nic.mac.clone()?, network })
+        Some(NicFacts { mac: Some(nic.mac.clone()?), network: Some(network) })
     };
     vm.nics.iter().filter_map(nic).collect()
 }

@@ -13,7 +13,17 @@ fn the_example_of_the_manual_is_valid() {
     server.kubectl(&["create", "namespace", "vms"]).ok();
     let applied =
         server.kubectl_with(&["apply", "--validate=strict", "-f", "-"], &yaml.join("---\n")).ok();
-    for made in ["secret/vcenter", "/vcenter", "/first", "/files", "/from-files"] {
+    for made in [
+        "secret/vcenter",
+        "/vcenter",
+        "/first",
+        "/files",
+        "/from-files",
+        "/ovas",
+        "/from-ova",
+        "/xen1",
+        "/from-xen",
+    ] {
         assert!(applied.contains(&format!("{made} created")), "{made}: {applied}");
     }
     // The command for the events of a Plan.

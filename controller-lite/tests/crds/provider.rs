@@ -115,6 +115,7 @@ async fn each_type_has_its_own_fields() {
         &[
             (&[], None),
             (&[("/url", json!("xen+ssh://xen.example.com:2222/"))], None),
+            (&[("/sshLegacy", json!(true))], None),
             (&[("/url", json!("xen+ssh://root:secret@xen.example.com"))], Some(XEN_HINT)),
             (&[("/url", json!("https://xen.example.com"))], Some(XEN_HINT)),
             (&[("/url", json!("xen+ssh://xen.example.com/?no_verify=1"))], Some(XEN_HINT)),
@@ -148,6 +149,7 @@ async fn each_type_has_its_own_fields() {
             "Provider",
             &files,
             &[
+                (&[("/sshLegacy", json!(false))], Some("sshLegacy is for the type xen alone")),
                 (&[], None),
                 (&[("/sourceVolume", json!({"claimName": "files", "readOnly": false}))], None),
                 (

@@ -200,8 +200,9 @@ impl Room {
     pub fn measured(&self, plan: &str, vm: &str, sizes: &[u64]) {
         let name = format!("{plan}-{vm}-measure");
         self.until("pod", &name, Value::is_object);
-        let lines: Vec<String> = sizes.iter().map(u64::to_string).collect();
-        self.set_status("pod", &name, &ended("Succeeded", 0, &lines.join("\n")));
+        let disks: Vec<Value> = sizes.iter().map(|bytes| json!({ "bytes": bytes })).collect();
+        let said = json!({ "disks": disks, "nics": [] }).to_string();
+        self.set_status("pod", &name, &ended("Succeeded", 0, &said));
     }
 
     /// As CDI: makes the claim of a `DataVolume`.
@@ -277,6 +278,15 @@ pub fn ended(phase: &str, code: i32, message: &str) -> Value {
             "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z",
         } },
     }] })
+}
+
+/// The same of a pod that ends now: a failure of a pod that measures is told for a minute.
+pub fn ended_now(phase: &str, code: i32, message: &str) -> Value {
+    let mut status = ended(phase, code, message);
+    let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
+    status["containerStatuses"][0]["state"]["terminated"]["finishedAt"] =
+        json!(String::from_utf8(now).unwrap().trim());
+    status
 }
 
 /// An address of this machine that nobody else uses.

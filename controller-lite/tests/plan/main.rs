@@ -4,9 +4,12 @@
 // Helpers of tests are not seen as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod journal;
+mod kubelet;
 mod lab;
 mod leader;
 mod podman;
+mod sources;
 mod story;
 mod strict;
 mod trouble;

@@ -1,13 +1,13 @@
 //! Every object that the builders make, in many forms, judged by the API server with unknown fields refused.
 
 use crate::lab::Room;
-use controller_lite::objects::Origin;
 use controller_lite::objects::event::{Told, event};
 use controller_lite::objects::pod::{Conversion, Disk};
 use controller_lite::objects::size::Overhead;
 use controller_lite::objects::source::{FilePath, Source, VSphere};
 use controller_lite::objects::vm::{Facts, Machine, Network, NetworkMap};
 use controller_lite::objects::volume::{Mode, Placement, Volume};
+use controller_lite::objects::{Origin, journal};
 use controller_lite::reconcile::measure;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -55,6 +55,8 @@ fn volumes() {
                 &json!(volume.claim(Overhead::DEFAULT)).with("v1", "PersistentVolumeClaim"),
             );
             judge(&room, &volume.data_volume());
+            let journal = journal::claim(&origin, class);
+            judge(&room, &json!(journal).with("v1", "PersistentVolumeClaim"));
         }
     }
 }
@@ -97,6 +99,7 @@ fn pods_even_under_the_restricted_standard() {
             name: "x".into(),
             trust: "auto".into(),
             thumbprint: None,
+            legacy: true,
         },
     ];
     let disks: Vec<Disk> = (0..30)
@@ -110,9 +113,10 @@ fn pods_even_under_the_restricted_standard() {
         serde_json::from_value(json!({ "limits": { "memory": "1Gi" } })).unwrap(),
     );
     for source in &sources {
-        for (kvm, vddk_image, secret, resources) in
-            [(true, Some("vddk:8"), Some("s"), None), (false, None, None, Some(&limits))]
-        {
+        for (kvm, vddk_image, secret, resources, journal) in [
+            (true, Some("vddk:8"), Some("s"), None, None),
+            (false, None, None, Some(&limits), Some("j")),
+        ] {
             let conversion = Conversion {
                 origin: &origin,
                 attempt: 1,
@@ -120,16 +124,14 @@ fn pods_even_under_the_restricted_standard() {
                 source,
                 secret,
                 disks: &disks,
+                journal,
                 vddk_image,
                 kvm,
                 resources,
                 facts: &facts,
             };
             judge(&room, &json!(conversion.pod()).with("v1", "Pod"));
-            judge(
-                &room,
-                &json!(measure::pod(&conversion, &["/source/a".to_owned()])).with("v1", "Pod"),
-            );
+            judge(&room, &json!(measure::pod(&conversion)).with("v1", "Pod"));
         }
     }
 }

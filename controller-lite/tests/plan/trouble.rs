@@ -1,8 +1,7 @@
 //! Failures, retries, limits, and objects of others.
 
-use crate::lab::{Controller, Room, address, ended};
+use crate::lab::{Controller, Room, address, ended, ended_now};
 use serde_json::{Value, json};
-use std::process::Command;
 
 fn failed(class: &str, code: i32, passing: bool) -> Value {
     let message = json!({ "outcome": "failed", "class": class, "exit_code": code,
@@ -66,15 +65,14 @@ fn a_wrong_path_is_said_before_anything_is_made() {
     let _controller = Controller::start(room.server, &room.namespace, &[]);
     room.plan("wave", &[("web", 1)], &json!({}));
     room.until("pod", "wave-web-measure", Value::is_object);
-    // A failure that is a minute old is not told: the pod is made anew.
-    let mut status = ended("Failed", 1, "/source/web/0.img is no disk image");
-    let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
-    status["containerStatuses"][0]["state"]["terminated"]["finishedAt"] =
-        json!(String::from_utf8(now).unwrap().trim());
-    room.set_status("pod", "wave-web-measure", &status);
+    let said = r#"{"class":"not-found","message":"no /source/web/0.img","advice":"look"}"#;
+    room.set_status("pod", "wave-web-measure", &ended_now("Failed", 24, said));
     let plan = room.until("plan", "wave", |p| p["status"]["vms"][0]["class"] == "not-found");
     let message = plan["status"]["message"].as_str().unwrap();
-    assert!(message.starts_with("web: /source/web/0.img is no disk image; "), "{message}");
+    assert!(
+        message.starts_with("web: no /source/web/0.img; correct spec.vms[].paths"),
+        "{message}"
+    );
     assert!(room.list("datavolumes").is_empty());
     assert_eq!(plan["status"]["startTime"], Value::Null, "the Plan can still be corrected");
 }

@@ -26,6 +26,7 @@ pub use url::Login;
 use self::url::Remote;
 use crate::failure::{Class, Failure};
 use crate::preflight::Report;
+use crate::sources::answer::{self as told, Answer};
 use crate::toolbox::Toolbox;
 use disk::Disk;
 use error::OvaError;
@@ -71,6 +72,28 @@ pub async fn open(
     run: &Path,
     report: &mut Report,
 ) -> Result<Source, Failure> {
+    work(wanted, login, toolbox, run, report).await?.open(wanted, report).await
+}
+
+/// What an OVA has, and no more: nothing is verified that is only verified, and nothing made for virt-v2v. What is packed
+/// is unpacked for it, though, into `run`.
+pub async fn look(
+    wanted: &Wanted,
+    login: &Login,
+    toolbox: &Toolbox,
+    run: &Path,
+    report: &mut Report,
+) -> Result<Answer, Failure> {
+    work(wanted, login, toolbox, run, report).await?.look(wanted, report).await
+}
+
+async fn work<'a>(
+    wanted: &Wanted,
+    login: &Login,
+    toolbox: &'a Toolbox,
+    run: &Path,
+    report: &mut Report,
+) -> Result<Work<'a>, Failure> {
     let dir = run.join("ova");
     fs::create_dir_all(&dir)
         .map_err(|source| OvaError::Write { what: dir.display().to_string(), source })?;
@@ -82,8 +105,7 @@ pub async fn open(
         }
     };
     let cancel = Cancel::default();
-    let work = Work { toolbox, dir, remote, cancelled: Arc::clone(&cancel.0) };
-    work.open(wanted, report).await
+    Ok(Work { toolbox, dir, remote, cancelled: Arc::clone(&cancel.0), _cancel: cancel })
 }
 
 /// What still runs on another thread ends soon after this is dropped.
@@ -101,10 +123,61 @@ struct Work<'a> {
     dir: PathBuf,
     remote: Option<Remote>,
     cancelled: Arc<AtomicBool>,
+    _cancel: Cancel,
+}
+
+/// An OVA whose files are known and here, as far as they have to be.
+struct Opened {
+    package: Package,
+    /// Of each disk.
+    files: Vec<Vec<Name>>,
+    /// Where virt-v2v may read it by itself, if its disks are such.
+    path: Option<PathBuf>,
 }
 
 impl Work<'_> {
+    async fn look(&self, wanted: &Wanted, report: &mut Report) -> Result<Answer, Failure> {
+        let Opened { package, files, .. } = self.package(wanted, report).await?;
+        let disks = self.disks(&package, &files).await?;
+        let (images, _servers) = self.serve(disks).await?;
+        let sizes = self.sizes(&package, &images, report).await?;
+        let disk =
+            |(bytes, disk): (u64, &ovf::Disk)| told::Disk { bytes, name: Some(disk.href.clone()) };
+        let disks = sizes.into_iter().zip(&package.ovf.disks).map(disk).collect();
+        Ok(Answer { name: package.ovf.name, disks, nics: package.ovf.nics })
+    }
+
     async fn open(&self, wanted: &Wanted, report: &mut Report) -> Result<Source, Failure> {
+        let Opened { package, files, path } = self.package(wanted, report).await?;
+        // Which disks virt-v2v may read by itself is known only when they are measured, but verifying comes first.
+        let disks = self.disks(&package, &files).await?;
+        let path = path.filter(|_| disks.iter().all(Disk::is_plain_vmdk));
+        self.verify(&package, &files, wanted.verify, path.is_some(), report).await?;
+        let files = disks.iter().filter_map(|d| match &d.piece.store {
+            Store::File(path) => Some(path.clone()),
+            Store::Url(_) => None,
+        });
+        let files = files.collect();
+        let (images, servers) = self.serve(disks).await?;
+        let sizes = self.sizes(&package, &images, report).await?;
+        let path = match path {
+            Some(path) => path,
+            None => disk::folder(self.toolbox, &self.dir, &package.ovf, &images, &sizes).await?,
+        };
+        report.ok(CHECK, format!("{}: {} disk(s)", package.contents.shown, sizes.len()));
+        Ok(Source {
+            path,
+            files,
+            sizes,
+            name: package.ovf.name,
+            transport: wanted.place.transport(),
+            trust: self.remote.as_ref().map_or("", |r| r.trust),
+            warnings: self.remote.iter().flat_map(|r| r.warnings.clone()).collect(),
+            _servers: servers,
+        })
+    }
+
+    async fn package(&self, wanted: &Wanted, report: &mut Report) -> Result<Opened, Failure> {
         let found = match &wanted.place {
             Place::Local(path) => self.find(path).await?,
             Place::Url(url) => self.find_at(url).await?,
@@ -134,36 +207,22 @@ impl Work<'_> {
         });
         let only = package.contents.ovf(None).is_ok();
         let path = found.path.filter(|_| package.contents.plain && whole && only && !unwanted);
-        // Which disks virt-v2v may read by itself is known only when they are measured, but verifying comes first.
-        let disks = self.disks(&package, &files).await?;
-        let path = path.filter(|_| disks.iter().all(Disk::is_plain_vmdk));
-        self.verify(&package, &files, wanted.verify, path.is_some(), report).await?;
-        let files = disks.iter().filter_map(|d| match &d.piece.store {
-            Store::File(path) => Some(path.clone()),
-            Store::Url(_) => None,
-        });
-        let files = files.collect();
-        let (images, servers) = self.serve(disks).await?;
+        Ok(Opened { package, files, path })
+    }
+
+    /// Of the disks in bytes; they must be what the description says.
+    async fn sizes(
+        &self,
+        package: &Package,
+        images: &[disk::Image],
+        report: &mut Report,
+    ) -> Result<Vec<u64>, Failure> {
         let mut sizes = Vec::new();
-        for image in &images {
+        for image in images {
             sizes.push(image.measure(self.toolbox).await?);
         }
-        compare(&package, &images, &sizes, report)?;
-        let path = match path {
-            Some(path) => path,
-            None => disk::folder(self.toolbox, &self.dir, &package.ovf, &images, &sizes).await?,
-        };
-        report.ok(CHECK, format!("{}: {} disk(s)", package.contents.shown, sizes.len()));
-        Ok(Source {
-            path,
-            files,
-            sizes,
-            name: package.ovf.name,
-            transport: wanted.place.transport(),
-            trust: self.remote.as_ref().map_or("", |r| r.trust),
-            warnings: self.remote.iter().flat_map(|r| r.warnings.clone()).collect(),
-            _servers: servers,
-        })
+        compare(package, images, &sizes, report)?;
+        Ok(sizes)
     }
 
     /// The disks as files of their own bytes: those that are compressed or in pieces are put together here.

@@ -4,6 +4,7 @@
 //! the order of the document. [`Ovf::pointing_at`] gives the same text with other files.
 
 use crate::guest::image::ImageFormat;
+use crate::sources::answer::Nic;
 use roxmltree::{Attribute, Document, Node, ParsingOptions};
 use std::ops::Range;
 use thiserror::Error;
@@ -15,6 +16,7 @@ const OVF: &str = "http://schemas.dmtf.org/ovf/envelope/1";
 const OVF_2: &str = "http://schemas.dmtf.org/ovf/envelope/2";
 /// Of `rasd:ResourceType`.
 const HARD_DISK: &str = "17";
+const ETHERNET: &str = "10";
 
 /// A hard disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Ovf {
     pub name: Option<String>,
     /// In order.
     pub disks: Vec<Disk>,
+    /// In order.
+    pub nics: Vec<Nic>,
     text: String,
 }
 
@@ -107,7 +111,8 @@ impl Ovf {
         };
         let disks = disks(root, system)?;
         let name = children(system, "Name").next().and_then(|n| n.text()).map(str::to_owned);
-        Ok(Self { name: name.filter(|n| !n.is_empty()), disks, text: text.to_owned() })
+        let name = name.filter(|n| !n.is_empty());
+        Ok(Self { name, disks, nics: nics(system), text: text.to_owned() })
     }
 
     /// The same, with the disks in these files, in order, none of them compressed.
@@ -135,8 +140,7 @@ impl Disk {
 }
 
 fn disks(root: Node<'_, '_>, system: Node<'_, '_>) -> Result<Vec<Disk>, OvfError> {
-    let items = children(system, "VirtualHardwareSection").flat_map(|h| children(h, "Item"));
-    let hard = items.filter(|i| setting(*i, "ResourceType") == Some(HARD_DISK));
+    let hard = items(system, HARD_DISK);
     let mut found: Vec<Disk> = Vec::new();
     for (index, item) in hard.enumerate() {
         let disk = disk(root, index, setting(item, "HostResource").unwrap_or_default())?;
@@ -146,6 +150,21 @@ fn disks(root: Node<'_, '_>, system: Node<'_, '_>) -> Result<Vec<Disk>, OvfError
         found.push(disk);
     }
     if found.is_empty() { Err(OvfError::NoDisk) } else { Ok(found) }
+}
+
+/// An address is rarely there.
+fn nics(system: Node<'_, '_>) -> Vec<Nic> {
+    let nic = |item| Nic::of(setting(item, "Address"), setting(item, "Connection"));
+    items(system, ETHERNET).map(nic).collect()
+}
+
+/// Of the virtual hardware, those of a type.
+fn items<'a, 'i: 'a>(
+    system: Node<'a, 'i>,
+    resource_type: &'static str,
+) -> impl Iterator<Item = Node<'a, 'i>> {
+    let items = children(system, "VirtualHardwareSection").flat_map(|h| children(h, "Item"));
+    items.filter(move |i| setting(*i, "ResourceType") == Some(resource_type))
 }
 
 fn disk(root: Node<'_, '_>, index: usize, reference: &str) -> Result<Disk, OvfError> {

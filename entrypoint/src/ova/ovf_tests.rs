@@ -41,6 +41,21 @@ fn disks_come_in_the_order_of_the_hardware() {
 }
 
 #[test]
+fn nics_come_in_the_order_of_the_hardware() {
+    let nics = "<Item><r:Connection>VM Network</r:Connection><r:ResourceType>10</r:ResourceType></Item>\
+         <Item><r:Address>00:50:56:00:00:01</r:Address><r:Connection>DMZ</r:Connection><r:ResourceType>10</r:ResourceType></Item>\
+         <Item><r:ResourceType>10</r:ResourceType></Item>";
+    let text = ovf(&[("a.vmdk", "")])
+        .replace("</VirtualHardwareSection>", &format!("{nics}</VirtualHardwareSection>"));
+    let wanted = [
+        Nic::of(None, Some("VM Network")),
+        Nic::of(Some("00:50:56:00:00:01"), Some("DMZ")),
+        Nic::of(None, None),
+    ];
+    assert_eq!(Ovf::parse(text.as_bytes()).unwrap().nics, wanted);
+}
+
+#[test]
 fn other_files_can_be_named() {
     let text = ovf(&[("a &amp; b.vmdk", ""), ("b.gz", r#"ovf:compression="gzip""#)]);
     let parsed = Ovf::parse(text.as_bytes()).unwrap();

@@ -25,6 +25,9 @@ use v2v_args::OutputMode;
 
 const DEV: &str = "/dev";
 const MOUNTS: &str = "/mnt/disks";
+/// What to do about disk images that are not taken.
+pub(super) const IMAGES: &str =
+    "give disk images whose name tells their true format and that refer to no other file";
 
 /// Folders for temporary files.
 pub struct Dirs<'a> {
@@ -336,7 +339,7 @@ async fn check_source(
             }
         }
         Err(failure) if failure.class == Class::Config => {
-            report.problem("source", failure.advise("give disk images whose name tells their true format and that refer to no other file"));
+            report.problem("source", failure.advise(IMAGES));
         }
         Err(failure) => report.note("source", failure.message, failure.advice),
     }

@@ -8,6 +8,7 @@ mod in_place;
 mod ova;
 mod prepare;
 mod serve;
+pub mod source;
 mod target;
 mod xen;
 

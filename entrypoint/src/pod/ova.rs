@@ -58,7 +58,7 @@ pub fn is_named_otherwise(name: Option<&str>, vm_name: &str) -> bool {
 }
 
 /// A server may want none; then there is no secret either.
-fn login(config: &PodConfig, wanted: &Wanted) -> Result<Login, Failure> {
+pub(super) fn login(config: &PodConfig, wanted: &Wanted) -> Result<Login, Failure> {
     if matches!(wanted.place, Place::Local(_)) {
         return Ok(Login::default());
     }

@@ -20,6 +20,28 @@ pub(super) async fn check(
     volumes: Option<&Volumes>,
     report: &mut Report,
 ) -> Option<Guest> {
+    let guest = find(config, toolbox, dirs, report).await?;
+    let volumes = volumes?;
+    let count = guest.sizes.len();
+    if volumes.map.len() == count {
+        let problems = volumes.check_sizes(&guest.sizes);
+        if !problems.is_empty() {
+            report.problem("source", volumes::failure(&problems));
+        }
+    } else {
+        let problem = volumes.map.count_error(count);
+        report.problem("source", Failure::new(Class::Volume, problem.to_string()));
+    }
+    Some(guest)
+}
+
+/// Finds the guest and opens its disks.
+pub(super) async fn find(
+    config: &PodConfig,
+    toolbox: &mut Toolbox,
+    dirs: &Dirs<'_>,
+    report: &mut Report,
+) -> Option<Guest> {
     let Job::Convert(Source::Xen(xen)) = &config.job else { return None };
     let secrets = Secrets::find(&config.paths.access_key, &config.paths.secret_key);
     let given = Given {
@@ -33,19 +55,7 @@ pub(super) async fn check(
         password: secrets.password,
         legacy: xen.legacy,
     };
-    let guest = check::check(&given, toolbox, dirs.run, report).await?;
-    let volumes = volumes?;
-    let count = guest.sizes.len();
-    if volumes.map.len() == count {
-        let problems = volumes.check_sizes(&guest.sizes);
-        if !problems.is_empty() {
-            report.problem("source", volumes::failure(&problems));
-        }
-    } else {
-        let problem = volumes.map.count_error(count);
-        report.problem("source", Failure::new(Class::Volume, problem.to_string()));
-    }
-    Some(guest)
+    check::check(&given, toolbox, dirs.run, report).await
 }
 
 /// What belongs into the result.

@@ -10,6 +10,7 @@ use super::url::XenUrl;
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Report};
 use crate::secret;
+use crate::sources::answer::Nic;
 use crate::tool_run;
 use crate::toolbox::Toolbox;
 use crate::trust::Fingerprint;
@@ -55,8 +56,14 @@ pub struct Guest {
     pub trust: &'static str,
     /// For virt-v2v, when it is needed.
     pub password: Option<PathBuf>,
-    /// Sizes of the disks in bytes, in their order.
+    /// As the host calls it.
+    pub name: String,
+    /// The disks' files on the host, in their order.
+    pub paths: Vec<String>,
+    /// Their sizes in bytes.
     pub sizes: Vec<u64>,
+    /// What it is connected to.
+    pub nics: Vec<Nic>,
     /// Belongs into the result.
     pub warnings: Vec<String>,
 }
@@ -98,8 +105,8 @@ pub async fn check(
         }
     };
     say(&rule, &url, &warnings, report);
-    let paths = match domain::disks(&xml, &given.vm) {
-        Ok(paths) => paths,
+    let domain::Domain { name, paths, nics } = match domain::read(&xml, &given.vm) {
+        Ok(domain) => domain,
         Err(failures) => {
             for failure in failures {
                 report.problem("source", failure);
@@ -115,7 +122,7 @@ pub async fn check(
     let sizes = sizes.into_iter().collect::<Option<Vec<u64>>>()?;
     report.ok("source", format!("{} disk(s) of {} on {}", sizes.len(), given.vm, url.known_name()));
     let password = given.password.clone();
-    Some(Guest { url: url.url, trust: rule.name(), password, sizes, warnings })
+    Some(Guest { url: url.url, trust: rule.name(), password, name, paths, sizes, nics, warnings })
 }
 
 /// Whether there is something to log in with, and it can be used.

@@ -1,10 +1,22 @@
 //! What of a Xen guest virt-v2v can read over SSH. Pure.
 
 use crate::failure::{Class, Failure};
+use crate::sources::answer::Nic;
 use roxmltree::{Document, Node};
 
-/// The paths of the disks on the host, in virt-v2v's order; or everything that is in the way.
-pub fn disks(xml: &str, vm: &str) -> Result<Vec<String>, Vec<Failure>> {
+/// A guest that virt-v2v can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Its name.
+    pub name: String,
+    /// The paths of the disks on the host, in virt-v2v's order.
+    pub paths: Vec<String>,
+    /// Its NICs, in that order too.
+    pub nics: Vec<Nic>,
+}
+
+/// Reads the description; or everything that is in the way.
+pub fn read(xml: &str, vm: &str) -> Result<Domain, Vec<Failure>> {
     let document = Document::parse(xml)
         .map_err(|e| vec![Failure::new(Class::Io, format!("the domain of {vm} is no XML: {e}"))])?;
     let domain = document.root_element();
@@ -24,7 +36,7 @@ pub fn disks(xml: &str, vm: &str) -> Result<Vec<String>, Vec<Failure>> {
     }
     let mut paths = Vec::new();
     let all = child(domain, "devices").into_iter().flat_map(|d| d.children());
-    for disk in all.filter(|n| n.has_tag_name("disk") && is_hard_disk(*n)) {
+    for disk in all.clone().filter(|n| n.has_tag_name("disk") && is_hard_disk(*n)) {
         match path(disk) {
             Ok(path) => paths.push(path),
             Err(failure) => problems.push(failure),
@@ -36,7 +48,23 @@ pub fn disks(xml: &str, vm: &str) -> Result<Vec<String>, Vec<Failure>> {
             Failure::new(Class::UnsupportedGuest, message).advise("check that it is the right VM"),
         );
     }
-    if problems.is_empty() { Ok(paths) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let name = text("name").unwrap_or(vm).to_owned();
+    let nics = all.filter(|n| n.has_tag_name("interface")).filter_map(nic).collect();
+    Ok(Domain { name, paths, nics })
+}
+
+/// virt-v2v leaves out those that are on neither a network nor a bridge.
+fn nic(nic: Node<'_, '_>) -> Option<Nic> {
+    let attribute = |of: &str, name: &str| child(nic, of).and_then(|n| n.attribute(name));
+    let network = match nic.attribute("type") {
+        Some("network") => attribute("source", "network"),
+        Some("bridge") => attribute("source", "bridge"),
+        _ => None,
+    };
+    Some(Nic::of(attribute("mac", "address"), Some(network?)))
 }
 
 fn path(disk: Node<'_, '_>) -> Result<String, Failure> {
@@ -110,7 +138,7 @@ mod tests {
          <disk type='file'><source file='/i/b c.img'/><target dev='xvdb'/></disk>";
 
     fn refused(xml: &str, class: Class, part: &str) {
-        let problems = disks(xml, "web").unwrap_err();
+        let problems = read(xml, "web").unwrap_err();
         assert!(
             problems.iter().any(|p| p.class == class && p.message.contains(part)),
             "{problems:?}"
@@ -119,9 +147,9 @@ mod tests {
 
     #[test]
     fn raw_files_in_their_order() {
-        assert_eq!(disks(&domain("", RAW), "web").unwrap(), ["/i/a.img", "/i/b c.img"]);
+        assert_eq!(read(&domain("", RAW), "web").unwrap().paths, ["/i/a.img", "/i/b c.img"]);
         let uuid = "6A0A7A2E-0000-4000-8000-00000000000A";
-        assert!(disks(&domain("", RAW), uuid).is_ok());
+        assert!(read(&domain("", RAW), uuid).is_ok());
     }
 
     #[test]
@@ -138,7 +166,20 @@ mod tests {
         refused("<domain><name>7</name></domain>", Class::NotFound, "gave 7");
         refused("nothing", Class::Io, "no XML");
         let both = format!("{block}{qcow2}");
-        assert_eq!(disks(&domain(" id='1'", &both), "web").unwrap_err().len(), 3);
+        assert_eq!(read(&domain(" id='1'", &both), "web").unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn nics_are_those_that_virt_v2v_takes() {
+        let nics = "<interface type='bridge'><mac address='00:16:3E:00:00:01'/><source bridge='xenbr0'/></interface>\
+             <interface type='ethernet'><mac address='00:16:3e:00:00:02'/></interface>\
+             <interface type='network'><source network='lab'/></interface>";
+        let read = read(&domain("", &format!("{RAW}{nics}")), "web").unwrap();
+        assert_eq!(
+            read.nics,
+            [Nic::of(Some("00:16:3e:00:00:01"), Some("xenbr0")), Nic::of(None, Some("lab"))]
+        );
+        assert_eq!(read.name, "web");
     }
 
     proptest! {
@@ -146,7 +187,7 @@ mod tests {
         fn only_absolute_paths_come_out(file in "\\PC{0,20}", format in "[a-z0-9]{0,5}") {
             let quoted = file.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;");
             let disk = format!("<disk type='file'><driver type='{format}'/><source file='{quoted}'/></disk>");
-            if let Ok(paths) = disks(&domain("", &disk), "web") {
+            if let Ok(Domain { paths, .. }) = read(&domain("", &disk), "web") {
                 prop_assert!(paths.iter().all(|p| p.starts_with('/') && *p == file));
             }
         }

@@ -10,6 +10,7 @@ use v2v_pod::failure::Failure;
 use v2v_pod::ova::{self, Login, Source, Verify, Wanted};
 use v2v_pod::preflight::Report;
 use v2v_pod::rundir::RunDir;
+use v2v_pod::sources::answer::Answer;
 use v2v_pod::toolbox::Toolbox;
 use v2v_pod::trust::Fingerprint;
 use v2v_pod::vsphere::access::TrustMode;
@@ -82,11 +83,25 @@ impl Lab {
         self.open_wanted(&Wanted { place, verify, trust: TrustMode::Auto, thumbprint }, login).await
     }
 
-    pub async fn open_wanted(&self, wanted: &Wanted, login: &Login) -> Opened {
-        // A new folder each time, as a new run has.
+    /// A new folder each time, as a new run has.
+    fn run(&self) -> PathBuf {
         let number = fs::read_dir(self.run.path()).unwrap().count();
         let run = self.run.path().join(number.to_string());
         fs::create_dir(&run).unwrap();
+        run
+    }
+
+    /// What is in it.
+    pub async fn look(&self, place: impl AsRef<Path>) -> Result<Answer, Failure> {
+        let place = place.as_ref().to_str().unwrap().parse().unwrap();
+        let (verify, trust) = (Verify::Auto, TrustMode::Auto);
+        let wanted = Wanted { place, verify, trust, thumbprint: None };
+        let (login, mut report) = (Login::default(), Report::default());
+        ova::look(&wanted, &login, &self.toolbox, &self.run(), &mut report).await
+    }
+
+    pub async fn open_wanted(&self, wanted: &Wanted, login: &Login) -> Opened {
+        let run = self.run();
         let mut report = Report::default();
         let result = ova::open(wanted, login, &self.toolbox, &run, &mut report).await;
         Opened { result, report }

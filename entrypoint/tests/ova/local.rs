@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use v2v_pod::failure::Class;
 use v2v_pod::ova::{Login, Verify};
+use v2v_pod::sources::answer::{Answer, Disk, Nic};
 use v2v_pod_tests::ova::{OvfDisk, manifest, must, tar};
 
 #[tokio::test]
@@ -282,4 +283,34 @@ async fn broken_ovas_are_told_apart() {
     // virt-v2v would not know which.
     let chosen = lab.open(lab.files().join("web.ovf")).await.good();
     assert!(chosen.path.join("guest.ovf").exists());
+}
+
+#[tokio::test]
+async fn what_is_in_an_ova_is_told_without_its_checksums() {
+    let lab = Lab::new();
+    let files = lab.files();
+    manifest(&files, "web.mf", "SHA512", &["web.ovf", "disk.vmdk"]);
+    let answer = |href: &str| Answer {
+        name: Some("web".to_owned()),
+        disks: vec![Disk { bytes: CAPACITY, name: Some(href.to_owned()) }],
+        nics: vec![Nic::of(Some("00:50:56:aa:bb:0a"), Some("VM Network"))],
+    };
+    let ova = lab.at("web.ova");
+    tar(&files, "gnu", &ova, &["web.ovf", "web.mf", "disk.vmdk"]);
+    assert_eq!(lab.look(&ova).await, Ok(answer("disk.vmdk")));
+    must(Command::new("gzip").arg("-k").arg(&ova));
+    assert_eq!(lab.look(lab.at("web.ova.gz")).await, Ok(answer("disk.vmdk")));
+    let right = fs::read_to_string(files.join("web.mf")).unwrap();
+    let (text, last) = right.trim_end().split_at(right.trim_end().len() - 1);
+    let other = if last == "0" { "1" } else { "0" };
+    fs::write(files.join("web.mf"), format!("{text}{other}\n")).unwrap();
+    assert_eq!(lab.look(&files).await, Ok(answer("disk.vmdk")));
+    assert_eq!(lab.open(&files).await.failure().class, Class::Integrity);
+
+    must(Command::new("gzip").arg(files.join("disk.vmdk")));
+    let attributes = r#"ovf:compression="gzip""#;
+    lab.describe(&[OvfDisk { attributes, ..OvfDisk::new("disk.vmdk.gz", CAPACITY) }]);
+    assert_eq!(lab.look(&files).await, Ok(answer("disk.vmdk.gz")));
+    fs::remove_file(files.join("disk.vmdk.gz")).unwrap();
+    assert_eq!(lab.look(&files).await.unwrap_err().class, Class::NotFound);
 }

@@ -41,6 +41,8 @@ impl Round<'_> {
         let mut steps: Vec<Step> = left.map(|(index, _)| Step::Own(index)).collect();
         if is_made {
             steps.push(Step::HandOver);
+        } else if matches!(self.seen.journal, Some(VolumeState::Usable | VolumeState::Pending(_))) {
+            steps.push(Step::DropJournal);
         }
         if !steps.is_empty() {
             return self.creating("the VM gets its volumes", steps);
