@@ -3,6 +3,7 @@
 use crate::classify::{self, Evidence};
 use crate::event::{Event, Severity};
 use crate::grant::server::GrantServer;
+use crate::guest::capabilities::Reader;
 use crate::log;
 use crate::progress::{self, MachineMessage, Tracker};
 use crate::source_check;
@@ -17,11 +18,15 @@ use crate::vsphere::snapshots::Snapshots;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// A smaller request size needs some time to show that it is small enough.
 const SHRINK_EVERY: Duration = Duration::from_secs(20);
+
+/// Takes what a tool says of the guest's drivers; shared with who wants to know at the end.
+pub type Findings = Arc<Mutex<Reader>>;
 
 /// Listens to one tool.
 pub struct Ear<'a> {
@@ -87,6 +92,9 @@ impl<'a> Ear<'a> {
                 let _ = writeln!(file, "{line}");
             }
             self.evidence.line(self.name, line);
+            if let Some(findings) = &self.runner.findings {
+                findings.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+            }
             let other = self.domain.as_mut().and_then(|d| d.line(line));
             if let Some(failure) = other.or_else(|| self.snapshots.line(line)) {
                 self.runner.stop.set(StopCause::Abort(failure));

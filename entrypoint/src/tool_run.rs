@@ -10,7 +10,7 @@ use crate::grant::server::GrantServer;
 use crate::source_check;
 use crate::supervise::stop::{Stop, StopCause};
 use crate::supervise::{self, Ended, RunError, Spec};
-use crate::tool_ear::Ear;
+use crate::tool_ear::{Ear, Findings};
 use crate::toolbox::Toolbox;
 use crate::vddk::watch::Watch;
 use crate::volumes::{self, Volumes};
@@ -51,6 +51,8 @@ pub struct Runner {
     pub retries: u32,
     /// The VM that virt-v2v is to read, where it reads one from libvirt.
     pub meant: Option<Meant>,
+    /// Takes what virt-v2v says of the guest's drivers.
+    pub findings: Option<Findings>,
 }
 
 /// Which tool, and whether it speaks `--machine-readable=fd:N`.

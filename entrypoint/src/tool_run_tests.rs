@@ -26,6 +26,7 @@ async fn fails(name: &'static str, said: &str) -> Failed {
         copy: CopySettings { copier: Copier::Nbdcopy, ..CopySettings::default() },
         retries: 2,
         meant: None,
+        findings: None,
     };
     let tool = Tool { name, messages: false, class: Class::Conversion, copies: true };
     runner.run_once(tool, None, |_| Vec::new()).await.unwrap_err()

@@ -70,7 +70,7 @@ newer_go() {
     grep -qF "\"$sum\"" <<<"$said" || die "golang.org/toolchain@$version is not what it was: $said"
     dir=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$said")
     # A module has no executables and no go.mod within.
-    rm -rf "$cache/$version"
+    rm -rf "${cache:?}/$version"
     cp -r "$dir" "$cache/$version"
     chmod -R u+w "$cache/$version"
     chmod -R a+x "$cache/$version/bin" "$cache/$version/pkg/tool"

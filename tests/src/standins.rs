@@ -50,6 +50,9 @@ fn work(tool: &str, argv: &[String], script: &Script, rc: i32) -> io::Result<()>
             messages.say("Setting up the source")?;
             messages.say("Opening the source")?;
             messages.say("Converting the guest to run on KVM")?;
+            // As `-v` does it, of a guest without virtio drivers.
+            eprintln!("gcaps_block_bus = ide\ngcaps_net_bus = e1000\ngcaps_machine = q35");
+            eprintln!("gcaps_arch = x86_64\ngcaps_acpi = true\ntarget firmware: uefi");
             messages.finish(rc)
         }
         "virt-v2v-inspector" => inspector(argv, script, rc),

@@ -8,6 +8,7 @@
 
 #![allow(clippy::doc_markdown, reason = "KubeVirt and VMware are products, not items of code")]
 
+pub mod capabilities;
 pub mod disks_domain;
 pub mod domain_disks;
 pub mod domain_info;
@@ -15,6 +16,7 @@ pub mod domain_xml;
 pub mod image;
 pub mod inspection;
 mod kube_name;
+pub mod target_domain;
 pub mod vm_yaml;
 pub mod vmdk;
 mod xml;

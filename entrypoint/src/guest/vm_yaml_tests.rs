@@ -521,3 +521,39 @@ proptest! {
         build(&domain, None);
     }
 }
+
+#[test]
+fn a_guest_converted_in_place_has_the_sources_size_and_its_own_drivers() {
+    use crate::guest::capabilities::Reader;
+    use crate::guest::target_domain::target_domain;
+    let source = parse_domain(&format!(
+        "<domain type='vmware'><memory>1048576</memory><vcpu>2</vcpu><os firmware='efi'>\
+         <type arch='x86_64'>hvm</type><loader secure='yes'/></os><devices>{}{}</devices></domain>",
+        disk(0, "sda", "scsi"),
+        nic("bridge", "VM Network", "00:50:56:b6:aa:bb", "vmxnet3"),
+    ))
+    .unwrap();
+    for (bus, model, wanted) in
+        [("virtio-blk", "virtio-net", ["virtio", "virtio"]), ("ide", "e1000", ["sata", "e1000"])]
+    {
+        let mut reader = Reader::default();
+        reader.line(&format!("gcaps_block_bus = {bus}"));
+        reader.line(&format!("gcaps_net_bus = {model}"));
+        reader.line("gcaps_machine = q35");
+        reader.line("target firmware: uefi");
+        let guest = reader.capabilities().unwrap();
+        let xml = target_domain("web", &source, &guest, &["/a".into(), "/b".into()]).unwrap();
+        let machine = build(&parse_domain(&xml).unwrap(), None);
+        let domain = &machine["spec"]["template"]["spec"]["domain"];
+        let devices = &domain["devices"];
+        assert_eq!(devices["disks"].as_array().unwrap().len(), 2);
+        assert_eq!(devices["disks"][1]["disk"]["bus"], wanted[0]);
+        assert_eq!(devices["interfaces"][0]["model"], wanted[1]);
+        assert_eq!(devices["interfaces"][0]["macAddress"], "00:50:56:b6:aa:bb");
+        assert_eq!(domain["firmware"]["bootloader"], json!({ "efi": { "secureBoot": true } }));
+        assert_eq!(
+            (&domain["memory"]["guest"], &domain["cpu"]["cores"]),
+            (&json!("1024Mi"), &json!(2))
+        );
+    }
+}

@@ -157,6 +157,7 @@ async fn check<'a>(
             copy: args.copy_settings(),
             retries: args.source_retries,
             meant: server.as_ref().and_then(|s| s.meant(args)),
+            findings: None,
         },
         name,
         out,

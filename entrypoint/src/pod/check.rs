@@ -80,6 +80,7 @@ async fn look(
     let volumes = check_volumes(config, report).await;
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
+    super::target::check_name(config, report);
     let server = check_server(config, toolbox, dirs, report).await;
     let ova = match &config.job {
         Job::Convert(Source::Ova(wanted)) => {

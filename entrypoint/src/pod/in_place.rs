@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use v2v_args::{InPlace, InPlaceInput};
 
 /// Its presence in the work folder means: the overlays there are to be committed.
-const COMMIT_MARK: &str = "commit-has-begun";
+pub(super) const COMMIT_MARK: &str = "commit-has-begun";
 const QEMU_IMG: Tool = Tool { name: "qemu-img", messages: false, class: Class::Io, copies: false };
 
 impl Pod<'_> {
@@ -159,7 +159,11 @@ impl Pod<'_> {
             request.machine_readable_fd = fd;
             request.argv()
         };
-        self.runner.run(self.ready.main, None::<&Volumes>, argv).await
+        let target = self.target(domain)?;
+        let findings = target.as_ref().map(|t| t.findings.clone());
+        let runner = Runner { findings, ..self.runner.clone() };
+        runner.run(self.ready.main, None::<&Volumes>, argv).await?;
+        target.map_or(Ok(()), |target| target.describe())
     }
 
     fn write_domain(&self, xml: &str, format: ImageFormat) -> Result<PathBuf, Failure> {

@@ -9,6 +9,7 @@ mod ova;
 mod prepare;
 mod serve;
 pub mod source;
+mod target;
 mod xen;
 
 use crate::bus::Bus;
@@ -129,6 +130,7 @@ pub async fn run(
             copy: config.runtime.copy.clone(),
             retries: config.runtime.source_retries,
             meant,
+            findings: None,
         },
         ready,
         common: Common::default(),
@@ -175,7 +177,7 @@ impl Pod<'_> {
         self.ready.volumes.seal()?;
         self.enter(Phase::Inspect)?;
         self.inspect().await?;
-        let yaml = self.vm_yaml()?;
+        let yaml = self.vm_yaml().await?;
         if !self.config.local_migration {
             return Ok(());
         }
@@ -315,12 +317,14 @@ impl Pod<'_> {
         self.runner.run(self.ready.main, None, argv).await
     }
 
-    /// The file for `/vm`: virt-v2v's own, or the one made from its libvirt XML.
-    fn vm_yaml(&self) -> Result<Option<PathBuf>, Failure> {
+    /// The file for `/vm`: virt-v2v's own, or the one made from libvirt XML: virt-v2v's, or ours in place.
+    async fn vm_yaml(&self) -> Result<Option<PathBuf>, Failure> {
         let work = &self.config.paths.work_dir;
         let name = self.config.link_name();
-        let in_place = matches!(self.config.job, Job::InPlace { .. });
-        if self.config.output == OutputMode::Local && !in_place {
+        if self.config.output == OutputMode::Local {
+            if matches!(self.config.job, Job::InPlace { .. }) {
+                self.assume_target().await?;
+            }
             let file = v2v_args::sanitize_slash(name);
             let made = vm_result::make_yaml(
                 &work.join(format!("{file}.xml")),

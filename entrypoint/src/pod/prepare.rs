@@ -1,6 +1,7 @@
 //! Links and small files that the tools expect. Everything can be made again after a crash.
 
 use super::Pod;
+use super::in_place::COMMIT_MARK;
 use crate::config::pod::{Job, PodConfig, Source, VSphere};
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
@@ -65,11 +66,11 @@ impl Pod<'_> {
     fn remove_old_results(&self) {
         let work = &self.config.paths.work_dir;
         let name = sanitize_slash(self.config.link_name());
-        let old = [
-            self.config.paths.inspection.clone(),
-            work.join(format!("{name}.yaml")),
-            work.join(format!("{name}.xml")),
-        ];
+        let mut old = vec![self.config.paths.inspection.clone(), work.join(format!("{name}.yaml"))];
+        // The description of a VM whose commit is to be finished is as good as it was.
+        if !work.join(COMMIT_MARK).exists() {
+            old.push(work.join(format!("{name}.xml")));
+        }
         for path in old {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
