@@ -82,6 +82,9 @@ pub struct VmStatus {
     /// Host of the source that it is read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// UUID that the firmware of the source tells the guest; the new VM keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// When its first object was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::guest::Looked;
 use super::pod_http::Progress;
 use crate::api::plan::{DiskStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
-use crate::objects::vm::NicFacts;
+use crate::objects::vm::{Facts, NicFacts};
 use crate::objects::{GROUP, MANAGER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -94,13 +94,15 @@ pub fn looked(status: &VmStatus) -> Option<Looked> {
     let sizes: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
     let nic = |nic: &NicStatus| NicFacts { mac: nic.mac.clone(), network: nic.network.clone() };
     let nics = status.nics.iter().map(nic).collect();
-    (!sizes.is_empty()).then_some(Looked { sizes, nics })
+    let uuid = status.uuid.clone();
+    (!sizes.is_empty()).then_some(Looked { uuid, sizes, nics })
 }
 
-/// The NICs, as the status has them.
-pub fn nics(nics: &[NicFacts]) -> Vec<NicStatus> {
+/// What else the VM object needs, as the status keeps it.
+pub fn with_facts(status: &mut VmStatus, facts: &Facts) {
     let nic = |nic: &NicFacts| NicStatus { mac: nic.mac.clone(), network: nic.network.clone() };
-    nics.iter().map(nic).collect()
+    status.nics = facts.nics.iter().map(nic).collect();
+    status.uuid.clone_from(&facts.uuid);
 }
 
 fn list(sizes: &[u64]) -> String {
@@ -237,9 +239,10 @@ mod tests {
         let mut status = VmStatus::default();
         assert_eq!(looked(&status), None);
         let nic = |network: &str| NicFacts { mac: None, network: Some(network.into()) };
-        let found = Looked { sizes: vec![10, 20], nics: vec![nic("LAN"), NicFacts::default()] };
+        let nics = vec![nic("LAN"), NicFacts::default()];
+        let found = Looked { uuid: Some("u".into()), sizes: vec![10, 20], nics: nics.clone() };
         with_disks(&mut status, &found.sizes, 0, |_| String::new()).unwrap();
-        status.nics = nics(&found.nics);
+        with_facts(&mut status, &Facts { uuid: Some("u".into()), nics });
         let kept: VmStatus = serde_json::from_value(json!(status)).unwrap();
         assert_eq!(looked(&kept), Some(found));
     }
