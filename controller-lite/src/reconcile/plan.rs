@@ -175,6 +175,9 @@ impl Survey<'_> {
         let machines = cluster.machines(&origin.namespace);
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
+        if let Some(outcome) = observe::outcome(&origin, machine.as_ref()).filter(|_| !is_done) {
+            status::with_outcome(&mut status, outcome);
+        }
         if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
             (status.disks, status.nics, status.uuid) = (Vec::new(), Vec::new(), None);
         }

@@ -1,11 +1,15 @@
 //! The Plan's status: what it remembers of a VM, and how it is written. Pure but for the writing.
 
 use super::cluster::{Asked, Cluster, Error};
+use super::conditions;
 use super::decide::Record;
 use super::failure::Failure;
 use super::guest::Looked;
 use super::pod_http::Progress;
-use crate::api::plan::{DiskStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
+use crate::api::plan::{
+    DiskStatus, GuestStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus,
+};
+use crate::objects::outcome::Outcome;
 use crate::objects::vm::{Facts, NicFacts};
 use crate::objects::{GROUP, MANAGER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -47,6 +51,7 @@ pub fn with_record(status: &VmStatus, record: &Record, now: Timestamp) -> VmStat
             (disk.copied, disk.rate) = (disk.bytes, None);
         }
     }
+    new.conditions = conditions::of_vm(&new, now);
     new
 }
 
@@ -110,6 +115,18 @@ fn list(sizes: &[u64]) -> String {
     format!("{} ({} bytes)", sizes.len(), each.join(", "))
 }
 
+/// What the conversion said, which is kept on the VM.
+pub fn with_outcome(status: &mut VmStatus, outcome: Outcome) {
+    status.guest = outcome.guest.map(|os| GuestStatus {
+        os: os.os,
+        product: os.product,
+        os_info: os.os_info,
+        arch: os.arch,
+    });
+    status.warnings = outcome.warnings;
+    status.warning_count = Some(outcome.warning_count).filter(|count| *count > 0);
+}
+
 /// How far the copy is.
 pub fn with_progress(status: &mut VmStatus, progress: &Progress) {
     for (disk, now) in status.disks.iter_mut().zip(&progress.disks) {
@@ -143,18 +160,21 @@ pub fn summary(plan: &Plan, vms: Vec<VmStatus>, now: Timestamp) -> PlanStatus {
         },
     };
     let ended = matches!(phase, PlanPhase::Succeeded | PlanPhase::Failed);
+    let generation = plan.metadata.generation;
+    let conditions =
+        conditions::of_plan(&old.conditions, phase, &message, waiting, generation, now);
     let number = |n: usize| u32::try_from(n).ok();
     PlanStatus {
         phase: Some(phase),
         message: Some(cut(&message)),
-        observed_generation: plan.metadata.generation,
+        conditions,
+        observed_generation: generation,
         start_time: old.start_time.or_else(|| begun.then_some(Time(now))),
         end_time: ended.then(|| old.end_time.unwrap_or(Time(now))),
         total: number(vms.len()),
         succeeded: number(succeeded),
         failed: number(failed),
         vms,
-        ..old
     }
 }
 
