@@ -16,7 +16,7 @@ pub struct PlanStatus {
     /// One line for people: what goes on, or what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// `Ready` (the Plan can be run), `Succeeded`, `Failed`.
+    /// `Ready` (`False`: somebody has to do something before all of it can be run), `Succeeded`, `Failed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -82,6 +82,9 @@ pub struct VmStatus {
     /// Host of the source that it is read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// UUID that the firmware of the source tells the guest; the new VM keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// When its first object was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -95,7 +98,16 @@ pub struct VmStatus {
     /// Its NICs at the source, in the order of virt-v2v: their networks are what `networkMap` maps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NicStatus>,
-    /// Warnings of the conversion, and what else is worth knowing.
+    /// What is in the disks, once they are converted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestStatus>,
+    /// The first warnings of the conversion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// How many warnings there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning_count: Option<u32>,
+    /// `Ready` (found at the source, and fit for the Plan), `Converted` (its disks), `Succeeded`, `Failed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -121,6 +133,24 @@ pub enum VmPhase {
     Succeeded,
     /// Failed for good; the message says what to do.
     Failed,
+}
+
+/// An operating system, as virt-v2v-inspector found it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuestStatus {
+    /// `linux`, `windows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    /// As people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// libosinfo's short name, `debian12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_info: Option<String>,
+    /// `x86_64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
 }
 
 /// One NIC.

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod journal;
 pub mod name;
+pub mod outcome;
 pub mod pod;
 pub mod size;
 pub mod source;
@@ -41,6 +42,9 @@ pub const ANNOTATION_PENDING: &str = "conversion.v2v-pod.dev/pending-run-strateg
 pub const ANNOTATION_HANDED_OVER: &str = "conversion.v2v-pod.dev/handed-over";
 /// On the pod: what the inventory said of the VM, for the VM object, see [`vm::Facts`].
 pub const ANNOTATION_FACTS: &str = "conversion.v2v-pod.dev/source";
+
+/// On a VM: what its conversion said beside it, see [`outcome::Outcome`].
+pub const ANNOTATION_OUTCOME: &str = "conversion.v2v-pod.dev/outcome";
 
 /// On a pod that measures disks: a digest of its spec, see `reconcile::measure`.
 pub const ANNOTATION_DIGEST: &str = "conversion.v2v-pod.dev/spec-digest";

@@ -4,7 +4,8 @@
 //! from it but what describes hardware: a guest that broke out of its conversion must not be able
 //! to name another volume, secret or device of the cluster.
 
-use super::{ANNOTATION_PENDING, Origin};
+use super::outcome::Outcome;
+use super::{ANNOTATION_OUTCOME, ANNOTATION_PENDING, Origin};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -93,6 +94,8 @@ pub struct Machine<'a> {
     pub networks: &'a NetworkMap,
     /// What the inventory said.
     pub facts: &'a Facts,
+    /// What else the conversion said.
+    pub outcome: &'a Outcome,
     /// What the VM gets when it is handed over; until then it is `Halted`.
     pub run_strategy: &'a str,
 }
@@ -173,7 +176,10 @@ impl Machine<'_> {
                 "name": vm,
                 "namespace": namespace,
                 "labels": labels,
-                "annotations": { ANNOTATION_PENDING: self.run_strategy },
+                "annotations": {
+                    ANNOTATION_OUTCOME: self.outcome.to_text(),
+                    ANNOTATION_PENDING: self.run_strategy,
+                },
             },
             "spec": {
                 "runStrategy": "Halted",

@@ -47,8 +47,14 @@ fn facts() -> Facts {
 
 fn build_with(networks: &NetworkMap, facts: &Facts, claims: usize) -> Result<Value, Error> {
     let claims: Vec<String> = (0..claims).map(|n| format!("c{n}")).collect();
-    let machine =
-        Machine { origin: &origin(), claims: &claims, networks, facts, run_strategy: "Always" };
+    let machine = Machine {
+        origin: &origin(),
+        claims: &claims,
+        networks,
+        facts,
+        outcome: &crate::objects::outcome::Outcome::default(),
+        run_strategy: "Always",
+    };
     machine.build(YAML)
 }
 
@@ -152,6 +158,7 @@ fn nics_without_an_address_are_matched_by_their_order() {
             claims: &claims,
             networks: &to_dmz(),
             facts: &facts,
+            outcome: &crate::objects::outcome::Outcome::default(),
             run_strategy: "Halted",
         };
         let vm = machine.build(yaml).unwrap();

@@ -9,6 +9,7 @@ use crate::api::plan::Plan;
 use crate::api::provider::Provider;
 use crate::objects::event::{self, Told};
 use crate::objects::journal;
+use crate::objects::outcome::Outcome;
 use crate::objects::pod::{Conversion, Disk, PORT_RESULT};
 use crate::objects::vm::{Facts, Machine, hand_over, owner};
 use crate::objects::volume::{Mode, Volume as NewVolume};
@@ -21,6 +22,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// A step could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +172,7 @@ impl Subject<'_> {
         Ok(create(&pods, &conversion.pod(), "pod").await?)
     }
 
-    fn result(&self) -> Result<(std::net::IpAddr, u16), Error> {
+    fn result(&self) -> Result<(IpAddr, u16), Error> {
         let of = |pod: &Pod| observe::address(pod).zip(observe::port(pod, PORT_RESULT));
         self.pod.and_then(of).ok_or(Error::Gone("the pod's result"))
     }
@@ -179,9 +181,10 @@ impl Subject<'_> {
         let (ip, port) = self.result()?;
         let yaml = pod_http::get(ip, port, "/vm").await?;
         // Told before the VM is made: after that nobody asks for them again.
-        for warning in warnings(&pod_http::get(ip, port, "/warnings").await?) {
-            let told =
-                Told { reason: "ConversionWarning", note: warning, warning: true, attempt: 0 };
+        let warnings = pod_http::get(ip, port, "/warnings").await?;
+        let outcome = Outcome::of_pod(&inspection(ip, port).await?, &warnings);
+        for note in outcome.warnings.clone() {
+            let told = Told { reason: "ConversionWarning", note, warning: true, attempt: 0 };
             self.tell(context, &told).await;
         }
         let facts = self.pod.and_then(|pod| pod.annotations().get(ANNOTATION_FACTS));
@@ -193,6 +196,7 @@ impl Subject<'_> {
             claims: &claims,
             networks: &guest::networks(self.plan),
             facts: &facts,
+            outcome: &outcome,
             run_strategy: &guest::word(&self.plan.spec.run_strategy),
         };
         let object: DynamicObject = serde_json::from_value(machine.build(&yaml)?)?;
@@ -241,15 +245,12 @@ impl Subject<'_> {
     }
 }
 
-/// The pod's `/warnings`, a few of them; what is no list says nothing.
-fn warnings(json: &str) -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    struct Warning {
-        reason: String,
-        message: String,
+/// The pod's `/inspection`; without one, or with an odd one, the VM is made as well.
+async fn inspection(ip: IpAddr, port: u16) -> Result<String, pod_http::Error> {
+    match pod_http::get(ip, port, "/inspection").await {
+        Err(pod_http::Error::Status { .. } | pod_http::Error::Answer { .. }) => Ok(String::new()),
+        answer => answer,
     }
-    let all: Vec<Warning> = serde_json::from_str(json).unwrap_or_default();
-    all.into_iter().take(20).map(|w| format!("{}: {}", w.reason, w.message)).collect()
 }
 
 fn params() -> PatchParams {
@@ -318,12 +319,5 @@ mod tests {
         assert_eq!(meta["annotations"], json!({ ANNOTATION_HANDED_OVER: "v" }));
         assert_eq!(meta["ownerReferences"], json!([of("DataVolume", "d"), of("Other", "o"), vm]));
         assert_eq!(meta["resourceVersion"], "7");
-    }
-
-    #[test]
-    fn warnings_are_a_list_or_nothing() {
-        assert_eq!(warnings(""), Vec::<String>::new());
-        assert_eq!(warnings("{"), Vec::<String>::new());
-        assert_eq!(warnings(r#"[{"reason":"A","message":"b"}]"#), ["A: b"]);
     }
 }

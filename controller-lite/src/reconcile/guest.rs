@@ -40,6 +40,8 @@ pub struct GuestDisk {
 /// What a look into files or at a Xen host gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Looked {
+    /// What its firmware tells it.
+    pub uuid: Option<String>,
     /// Of the disks in bytes, in virt-v2v's order.
     pub sizes: Vec<u64>,
     /// In that order too.
@@ -182,7 +184,7 @@ pub fn source(provider: &Provider, vm: &PlanVm) -> Result<Source, Failure> {
 
 /// The guest there.
 pub fn of_looked(source: Source, looked: &Looked) -> Result<Guest, Failure> {
-    let Looked { sizes, nics } = looked;
+    let Looked { uuid, sizes, nics } = looked;
     if let Source::Disk { paths, .. } = &source
         && paths.len() != sizes.len()
     {
@@ -192,7 +194,7 @@ pub fn of_looked(source: Source, looked: &Looked) -> Result<Guest, Failure> {
     Ok(Guest {
         source,
         disks: sizes.iter().map(|bytes| GuestDisk { bytes: *bytes, datastore: None }).collect(),
-        facts: Facts { uuid: None, nics: nics.clone() },
+        facts: Facts { uuid: uuid.clone(), nics: nics.clone() },
         host: None,
         secret: None,
     })
@@ -318,7 +320,7 @@ mod tests {
         let two = json!({ "name": "web", "paths": ["a.ova", "b.ova"] });
         assert!(looked_at(&ova, &two).unwrap_err().message.contains("2 paths"));
         let disks = looked_at(&json!({ "type": "disk", "sourceVolume": volume }), &two).unwrap();
-        let one = Looked { sizes: vec![1], nics: vec![] };
+        let one = Looked { sizes: vec![1], ..Looked::default() };
         assert_eq!(of_looked(disks, &one).unwrap_err().class, "internal");
         let url = "xen+ssh://root@xen1";
         let xen = json!({ "type": "xen", "url": url, "secretRef": { "name": "s" } });
@@ -330,7 +332,9 @@ mod tests {
         let moref = json!({ "moref": "vm-21", "targetName": "web" });
         assert_eq!(looked_at(&xen, &moref).unwrap_err().class, "config");
         let nics = guest(&["LAN"]).facts.nics;
-        let found = of_looked(wanted, &Looked { sizes: vec![7, 8], nics }).unwrap();
+        let looked = Looked { uuid: Some(name.into()), sizes: vec![7, 8], nics };
+        let found = of_looked(wanted, &looked).unwrap();
+        assert_eq!(found.facts.uuid.as_deref(), Some(name));
         assert_eq!((found.disks[1].bytes, found.facts.nics.len()), (8, 1));
     }
 }

@@ -151,6 +151,8 @@ fn look_again_after(waited: i64) -> i64 {
 /// The answer of `v2v-pod source`, as far as it is needed.
 #[derive(Deserialize)]
 struct Answer {
+    #[serde(default)]
+    uuid: Option<String>,
     disks: Vec<Disk>,
     #[serde(default)]
     nics: Vec<NicFacts>,
@@ -179,10 +181,17 @@ fn answer(pod: &Pod, now: i64) -> Option<Result<Looked, Failure>> {
             let advice = "use the conversion image of the controller's own version";
             Err(Failure::lasting("result", message, advice))
         },
-        |Answer { disks, nics }| {
-            Ok(Looked { sizes: disks.iter().map(|disk| disk.bytes).collect(), nics })
+        |Answer { uuid, disks, nics }| {
+            let uuid = uuid.filter(|text| is_uuid(text));
+            Ok(Looked { uuid, sizes: disks.iter().map(|disk| disk.bytes).collect(), nics })
         },
     ))
+}
+
+/// It goes into the VM, so it can be nothing else.
+fn is_uuid(text: &str) -> bool {
+    text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 #[cfg(test)]
@@ -201,18 +210,25 @@ mod tests {
         .unwrap()
     }
 
-    const SAID: &str = r#"{"name":"web","disks":[{"bytes":10,"name":"a"},{"bytes":20}],
+    const SAID: &str = r#"{"name":"web","uuid":"6a0a7a2e-0000-4000-8000-00000000000a","disks":[{"bytes":10,"name":"a"},{"bytes":20}],
         "nics":[{"mac":"00:16:3e:00:00:01","network":"LAN"},{}]}"#;
 
     fn looked() -> Looked {
         let lan = NicFacts { mac: Some("00:16:3e:00:00:01".into()), network: Some("LAN".into()) };
-        Looked { sizes: vec![10, 20], nics: vec![lan, NicFacts::default()] }
+        Looked {
+            uuid: Some("6a0a7a2e-0000-4000-8000-00000000000a".into()),
+            sizes: vec![10, 20],
+            nics: vec![lan, NicFacts::default()],
+        }
     }
 
     #[test]
     fn an_answer_has_disks_and_nics() {
         assert_eq!(answer(&ended("Succeeded", SAID), 0), Some(Ok(looked())));
         assert_eq!(answer(&ended("Running", SAID), 0), None);
+        let other = SAID.replace("6a0a7a2e-", "$(x)-");
+        let other = answer(&ended("Succeeded", &other), 0).unwrap().unwrap();
+        assert_eq!(other, Looked { uuid: None, ..looked() });
         for said in ["x", "", "10\n20", r#"{"disks":[]}"#, r#"{"disks":[{"bytes":-1}]}"#] {
             let failure = answer(&ended("Succeeded", said), 0).unwrap().unwrap_err();
             assert_eq!((failure.class.as_str(), failure.may_pass), ("result", false), "{said}");

@@ -8,6 +8,7 @@ pub mod act;
 pub mod admission;
 pub mod cleanup;
 pub mod cluster;
+pub mod conditions;
 pub mod decide;
 pub mod deleted;
 pub mod elsewhere;

@@ -3,10 +3,12 @@
 use super::cluster::{self, Cluster, Error, find};
 use super::decide::{MachineState, PodState, VolumeState};
 use super::{failure, pod_http};
+use crate::objects::outcome::Outcome;
 use crate::objects::pod::{PORT_LIVE, PORT_RESULT};
 use crate::objects::volume::data_volume_may_be_used;
 use crate::objects::{
-    ANNOTATION_HANDED_OVER, ANNOTATION_PENDING, LABEL_ATTEMPT, LABEL_DISK, LABEL_VM, Origin,
+    ANNOTATION_HANDED_OVER, ANNOTATION_OUTCOME, ANNOTATION_PENDING, LABEL_ATTEMPT, LABEL_DISK,
+    LABEL_VM, Origin,
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -251,6 +253,12 @@ pub fn machine_state(origin: &Origin, machine: Option<&DynamicObject>) -> Machin
     } else {
         MachineState::HandedOver
     }
+}
+
+/// What the conversion said, if the VM was made of it.
+pub fn outcome(origin: &Origin, machine: Option<&DynamicObject>) -> Option<Outcome> {
+    let machine = machine.filter(|m| origin.made(m.metadata.labels.as_ref()))?;
+    machine.annotations().get(ANNOTATION_OUTCOME).map(|text| Outcome::of_text(text))
 }
 
 #[cfg(test)]

@@ -175,8 +175,11 @@ impl Survey<'_> {
         let machines = cluster.machines(&origin.namespace);
         let machine = find(&machines, &origin.vm, "VirtualMachine").await?;
         let machine_state = observe::machine_state(&origin, machine.as_ref());
+        if let Some(outcome) = observe::outcome(&origin, machine.as_ref()).filter(|_| !is_done) {
+            status::with_outcome(&mut status, outcome);
+        }
         if is_measured_before_a_change(self.plan) && self.objects.volumes_of(&origin.vm) == 0 {
-            (status.disks, status.nics) = (Vec::new(), Vec::new());
+            (status.disks, status.nics, status.uuid) = (Vec::new(), Vec::new(), None);
         }
         let recorded = status::looked(&status);
         let (mut source, guest) = match (self.obstacle, provider) {
@@ -197,7 +200,7 @@ impl Survey<'_> {
                 source = SourceState::Changed(failure);
             }
             status.host.clone_from(&guest.host);
-            status.nics = status::nics(&guest.facts.nics);
+            status::with_facts(&mut status, &guest.facts);
         }
         let count = guest.as_ref().map_or(0, |g| g.disks.len());
         let count = count.max(status.disks.len()).max(self.objects.volumes_of(&origin.vm));

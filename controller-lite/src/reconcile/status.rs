@@ -1,12 +1,16 @@
 //! The Plan's status: what it remembers of a VM, and how it is written. Pure but for the writing.
 
 use super::cluster::{Asked, Cluster, Error};
+use super::conditions;
 use super::decide::Record;
 use super::failure::Failure;
 use super::guest::Looked;
 use super::pod_http::Progress;
-use crate::api::plan::{DiskStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
-use crate::objects::vm::NicFacts;
+use crate::api::plan::{
+    DiskStatus, GuestStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus,
+};
+use crate::objects::outcome::Outcome;
+use crate::objects::vm::{Facts, NicFacts};
 use crate::objects::{GROUP, MANAGER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -47,6 +51,7 @@ pub fn with_record(status: &VmStatus, record: &Record, now: Timestamp) -> VmStat
             (disk.copied, disk.rate) = (disk.bytes, None);
         }
     }
+    new.conditions = conditions::of_vm(&new, now);
     new
 }
 
@@ -94,18 +99,32 @@ pub fn looked(status: &VmStatus) -> Option<Looked> {
     let sizes: Vec<u64> = status.disks.iter().filter_map(|d| d.bytes).collect();
     let nic = |nic: &NicStatus| NicFacts { mac: nic.mac.clone(), network: nic.network.clone() };
     let nics = status.nics.iter().map(nic).collect();
-    (!sizes.is_empty()).then_some(Looked { sizes, nics })
+    let uuid = status.uuid.clone();
+    (!sizes.is_empty()).then_some(Looked { uuid, sizes, nics })
 }
 
-/// The NICs, as the status has them.
-pub fn nics(nics: &[NicFacts]) -> Vec<NicStatus> {
+/// What else the VM object needs, as the status keeps it.
+pub fn with_facts(status: &mut VmStatus, facts: &Facts) {
     let nic = |nic: &NicFacts| NicStatus { mac: nic.mac.clone(), network: nic.network.clone() };
-    nics.iter().map(nic).collect()
+    status.nics = facts.nics.iter().map(nic).collect();
+    status.uuid.clone_from(&facts.uuid);
 }
 
 fn list(sizes: &[u64]) -> String {
     let each: Vec<String> = sizes.iter().map(ToString::to_string).collect();
     format!("{} ({} bytes)", sizes.len(), each.join(", "))
+}
+
+/// What the conversion said, which is kept on the VM.
+pub fn with_outcome(status: &mut VmStatus, outcome: Outcome) {
+    status.guest = outcome.guest.map(|os| GuestStatus {
+        os: os.os,
+        product: os.product,
+        os_info: os.os_info,
+        arch: os.arch,
+    });
+    status.warnings = outcome.warnings;
+    status.warning_count = Some(outcome.warning_count).filter(|count| *count > 0);
 }
 
 /// How far the copy is.
@@ -141,18 +160,21 @@ pub fn summary(plan: &Plan, vms: Vec<VmStatus>, now: Timestamp) -> PlanStatus {
         },
     };
     let ended = matches!(phase, PlanPhase::Succeeded | PlanPhase::Failed);
+    let generation = plan.metadata.generation;
+    let conditions =
+        conditions::of_plan(&old.conditions, phase, &message, waiting, generation, now);
     let number = |n: usize| u32::try_from(n).ok();
     PlanStatus {
         phase: Some(phase),
         message: Some(cut(&message)),
-        observed_generation: plan.metadata.generation,
+        conditions,
+        observed_generation: generation,
         start_time: old.start_time.or_else(|| begun.then_some(Time(now))),
         end_time: ended.then(|| old.end_time.unwrap_or(Time(now))),
         total: number(vms.len()),
         succeeded: number(succeeded),
         failed: number(failed),
         vms,
-        ..old
     }
 }
 
@@ -237,9 +259,10 @@ mod tests {
         let mut status = VmStatus::default();
         assert_eq!(looked(&status), None);
         let nic = |network: &str| NicFacts { mac: None, network: Some(network.into()) };
-        let found = Looked { sizes: vec![10, 20], nics: vec![nic("LAN"), NicFacts::default()] };
+        let nics = vec![nic("LAN"), NicFacts::default()];
+        let found = Looked { uuid: Some("u".into()), sizes: vec![10, 20], nics: nics.clone() };
         with_disks(&mut status, &found.sizes, 0, |_| String::new()).unwrap();
-        status.nics = nics(&found.nics);
+        with_facts(&mut status, &Facts { uuid: Some("u".into()), nics });
         let kept: VmStatus = serde_json::from_value(json!(status)).unwrap();
         assert_eq!(looked(&kept), Some(found));
     }

@@ -376,10 +376,14 @@ pub fn two_disks(path: &str) -> Option<String> {
         "/warnings" => {
             Some(r#"[{"reason":"ServerNotVerified","message":"it was not asked"}]"#.to_owned())
         }
+        "/inspection" => Some(INSPECTION.to_owned()),
         "/shutdown" => Some(String::new()),
         _ => None,
     }
 }
+
+const INSPECTION: &str = "<v2v-inspection><operatingsystem><name>linux</name><osinfo>debian12</osinfo>\
+    <product_name>Debian\n 12</product_name></operatingsystem></v2v-inspection>";
 
 /// Of a guest with one disk, and nothing to warn of.
 pub fn one_disk(path: &str) -> Option<String> {

@@ -177,8 +177,11 @@ fn a_vm_of_a_xen_host_is_found_by_a_pod() {
         (&json!("xen"), &json!(true))
     );
     let facts = pod["metadata"]["annotations"]["conversion.v2v-pod.dev/source"].as_str().unwrap();
-    let nics = json!([{ "mac": "00:16:3e:aa:bb:01", "network": "xenbr0" }]);
-    assert_eq!(serde_json::from_str::<Value>(facts).unwrap()["nics"], nics);
+    let known = json!({
+        "uuid": "6a0a7a2e-0000-4000-8000-000000000000",
+        "nics": [{ "mac": "00:16:3e:aa:bb:01", "network": "xenbr0" }],
+    });
+    assert_eq!(serde_json::from_str::<Value>(facts).unwrap(), known);
 }
 
 #[test]

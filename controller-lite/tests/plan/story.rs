@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::apiserver::ApiServer;
 
+const PENDING: &str = "conversion.v2v-pod.dev/pending-run-strategy";
+
 fn state(path: &str) -> Option<String> {
     let state = json!({ "phase": "copy", "disks": [
         { "done_bytes": 1000, "rate_bytes_per_second": 10.5 }, { "done_bytes": 7 },
@@ -82,8 +84,24 @@ fn from_a_plan_to_a_vm() {
     let claim = room.get("pvc", "wave-web-disk-1");
     assert_eq!(owners(&claim), ["DataVolume", "VirtualMachine"]);
     assert_eq!(owners(&room.get("datavolume", "wave-web-disk-1")), ["VirtualMachine"]);
+    assert_eq!(vm["metadata"]["annotations"][PENDING], Value::Null);
     let plan = room.until("plan", "wave", |p| p["status"]["phase"] == "Succeeded");
     assert_eq!(plan["status"]["succeeded"], 1);
+    // What programs wait for, and what is in the disks.
+    room.kubectl(&["wait", "--for=condition=Succeeded", "plan/wave", "--timeout=1s"]).ok();
+    let waited = room.kubectl(&["wait", "--for=condition=Failed", "plan/wave", "--timeout=1s"]);
+    assert!(!waited.success);
+    let vm = &plan["status"]["vms"][0];
+    assert_eq!(vm["guest"], json!({ "os": "linux", "product": "Debian 12", "osInfo": "debian12" }));
+    assert_eq!(vm["warnings"], json!(["ServerNotVerified: it was not asked"]));
+    assert_eq!(vm["warningCount"], 1);
+    let conditions = vm["conditions"].as_array().unwrap();
+    let of = |name: &str| conditions.iter().find(|c| c["type"] == name).unwrap();
+    for (name, is) in
+        [("Ready", "True"), ("Converted", "True"), ("Succeeded", "True"), ("Failed", "False")]
+    {
+        assert_eq!(of(name)["status"], is, "{name}");
+    }
     assert_eq!(room.reasons(), ["ConversionStarted", "ConversionWarning", "Converted"]);
 
     room.kubectl(&["delete", "plan", "wave", "--wait=false"]).ok();
@@ -163,7 +181,7 @@ fn kill_nine_at_any_moment() {
     assert_eq!(pods.len(), 1, "one pod, once: {pods:?}");
     assert_eq!(room.reasons(), ["ConversionStarted", "Converted"]);
     let vm = room.get("virtualmachine", "web");
-    assert_eq!(vm["metadata"]["annotations"], Value::Null, "handed over");
+    assert_eq!(vm["metadata"]["annotations"][PENDING], Value::Null, "handed over");
     assert_eq!(owners(&room.get("pvc", "wave-web-disk-0")), ["DataVolume", "VirtualMachine"]);
 }
 

@@ -2,6 +2,7 @@
 
 use crate::lab::Room;
 use controller_lite::objects::event::{Told, event};
+use controller_lite::objects::outcome::Outcome;
 use controller_lite::objects::pod::{Conversion, Disk};
 use controller_lite::objects::size::Overhead;
 use controller_lite::objects::source::{FilePath, Source, VSphere};
@@ -151,6 +152,7 @@ fn machines_and_events() {
                     uuid: Some("4216a2b0-0000-4000-8000-000000000001".into()),
                     nics: vec![],
                 },
+                outcome: &Outcome::default(),
                 run_strategy,
             };
             judge(&room, &machine.build(&crate::lab::two_disks("/vm").unwrap()).unwrap());

@@ -74,6 +74,11 @@ fn a_wrong_path_is_said_before_anything_is_made() {
         "{message}"
     );
     assert!(room.list("datavolumes").is_empty());
+    let ready = &plan["status"]["conditions"][0];
+    assert_eq!(
+        (&ready["type"], &ready["status"], &ready["reason"]),
+        (&json!("Ready"), &json!("False"), &json!("NotFound"))
+    );
     assert_eq!(plan["status"]["startTime"], Value::Null, "the Plan can still be corrected");
 }
 

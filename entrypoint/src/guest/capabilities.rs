@@ -90,6 +90,8 @@ pub struct Capabilities {
     pub virtio_1_0: bool,
     /// It works with ACPI.
     pub acpi: bool,
+    /// It keeps its clock in UTC, not in local time, if said.
+    pub rtc_utc: Option<bool>,
     /// What virt-v2v decided from the source's description and the disks, if said.
     pub firmware: Option<TargetFirmware>,
     /// The disk that it boots from, from 0, if said.
@@ -112,6 +114,7 @@ impl Capabilities {
             rng: false,
             virtio_1_0: true,
             acpi: true,
+            rtc_utc: None,
             firmware: None,
             boot_disk: None,
         }
@@ -128,6 +131,7 @@ pub struct Reader {
     rng: Option<bool>,
     virtio_1_0: Option<bool>,
     acpi: Option<bool>,
+    rtc_utc: Option<bool>,
     firmware: Option<TargetFirmware>,
     boot_disk: Option<usize>,
 }
@@ -147,6 +151,7 @@ impl Reader {
             "gcaps_virtio_rng" => self.rng = value.parse().ok(),
             "gcaps_virtio_1_0" => self.virtio_1_0 = value.parse().ok(),
             "gcaps_acpi" => self.acpi = value.parse().ok(),
+            "gcaps_rtc_utc" => self.rtc_utc = value.parse().ok(),
             "target firmware" => self.firmware = firmware(value),
             "target boot device" => self.boot_disk = value.parse().ok(),
             _ => {}
@@ -164,6 +169,7 @@ impl Reader {
             rng: self.rng.unwrap_or(false),
             virtio_1_0: self.virtio_1_0.unwrap_or(true),
             acpi: self.acpi.unwrap_or(true),
+            rtc_utc: self.rtc_utc,
             firmware: self.firmware,
             boot_disk: self.boot_disk,
         })
@@ -214,4 +220,4 @@ fn arch(value: &str) -> Option<String> {
 
 #[cfg(test)]
 #[path = "capabilities_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 /// The end of what virt-v2v-in-place 2.6.0 `-v -x -i libvirtxml` printed for a Debian 12 guest (Debian 12's
 /// package in the image).
-pub(super) const RECORDED: &str = "\
+pub(in crate::guest) const RECORDED: &str = "\
 info:
     source name: esx-guest
 hypervisor type: vmware
@@ -85,6 +85,7 @@ fn the_recorded_output_is_understood() {
         rng: true,
         virtio_1_0: true,
         acpi: true,
+        rtc_utc: Some(true),
         firmware: Some(TargetFirmware::Bios),
         boot_disk: None,
     };
@@ -98,13 +99,14 @@ fn a_guest_without_virtio_drivers_gets_none_of_virtio() {
         .replace("= virtio-net", "= e1000")
         .replace("gcaps_virtio_rng = true", "gcaps_virtio_rng = false")
         .replace("= q35", "= i440fx")
+        .replace("gcaps_rtc_utc = true", "gcaps_rtc_utc = false")
         .replace("gcaps_virtio_1_0 = true", "gcaps_virtio_1_0 = false")
         .replace("target firmware: bios", "target firmware: uefi\ntarget boot device: 1")
         + "gcaps_acpi = false\r\n";
     let found = heard(&text).capabilities().unwrap();
     assert_eq!((found.block, found.net), (BlockBus::Ide, NetModel::E1000));
     assert_eq!((found.rng, found.virtio_1_0, found.acpi), (false, false, false));
-    assert_eq!(found.machine, Some(Machine::I440fx));
+    assert_eq!((found.machine, found.rtc_utc), (Some(Machine::I440fx), Some(false)));
     assert_eq!(found.firmware, Some(TargetFirmware::Uefi));
     assert_eq!(found.boot_disk, Some(1));
 }

@@ -3,7 +3,7 @@
 //! Two sources, kept apart: the source's own domain says what the guest *is* (memory, CPUs, firmware, network
 //! interfaces with their MACs, boot order), and [`Capabilities`] what hardware it now has *drivers* for. So
 //! no bus, no model and no machine of the source gets here, and neither does what virt-v2v leaves out as well:
-//! UUID, clock, TPM. Pure.
+//! UUID, timers, TPM. Pure.
 
 use super::capabilities::{BlockBus, Capabilities, Machine, NetModel, TargetFirmware};
 use super::domain_info::{DomainInfo, Firmware, NicSource};
@@ -29,11 +29,15 @@ pub fn target_domain(
         source.vcpus,
     );
     write_cpu(&mut xml, source)?;
-    // As virt-v2v does it: ACPI as the guest can, APIC and PAE whatever the source had.
+    // As virt-v2v does it: ACPI as the guest can, APIC whatever the source had.
     let acpi = if guest.acpi { "<acpi/>" } else { "" };
     let smm = if secure_boot(source, guest) { "<smm/>" } else { "" };
-    let _ = writeln!(xml, "  <features>{acpi}<apic/><pae/>{smm}</features>");
+    let _ = writeln!(xml, "  <features>{acpi}<apic/>{smm}</features>");
     write_os(&mut xml, source, guest)?;
+    if let Some(utc) = guest.rtc_utc {
+        let offset = if utc { "utc" } else { "localtime" };
+        let _ = writeln!(xml, "  <clock offset=\"{offset}\"/>");
+    }
     xml.push_str("  <devices>\n");
     for (index, path) in disks.iter().enumerate() {
         write_disk(&mut xml, source, guest, (index, path))?;

@@ -282,7 +282,7 @@ impl<'a> Guest<'a> {
     }
 
     /// Windows gets what virt-v2v gives it under `-o kubevirt` (there in the wrong place), and
-    /// the XML's own clock, which virt-v2v does not write, goes before that. UTC also stands for
+    /// the XML's own timers, which virt-v2v does not write, go before that. UTC also stands for
     /// local time, which KubeVirt does not have.
     fn clock(&self) -> Option<Value> {
         let base = match self.domain.clock.as_ref().map(|clock| &clock.base) {

@@ -144,7 +144,7 @@ impl Work<'_> {
         let disk =
             |(bytes, disk): (u64, &ovf::Disk)| told::Disk { bytes, name: Some(disk.href.clone()) };
         let disks = sizes.into_iter().zip(&package.ovf.disks).map(disk).collect();
-        Ok(Answer { name: package.ovf.name, disks, nics: package.ovf.nics })
+        Ok(Answer { name: package.ovf.name, uuid: None, disks, nics: package.ovf.nics })
     }
 
     async fn open(&self, wanted: &Wanted, report: &mut Report) -> Result<Source, Failure> {

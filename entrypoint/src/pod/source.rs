@@ -46,7 +46,8 @@ async fn ask(
             let guest = xen::find(config, toolbox, dirs, report).await?;
             let named = guest.sizes.into_iter().zip(guest.paths);
             let disks = named.map(|(bytes, path)| Disk { bytes, name: Some(path) }).collect();
-            return Some(Answer { name: Some(guest.name), disks, nics: guest.nics });
+            let (name, uuid) = (Some(guest.name), guest.uuid);
+            return Some(Answer { name, uuid, disks, nics: guest.nics });
         }
         Job::Convert(Source::Ova(wanted)) => match ova::login(config, wanted) {
             Ok(login) => crate::ova::look(&rooted(wanted), &login, toolbox, dirs.run, report).await,
@@ -92,5 +93,6 @@ async fn images(
     let disks = measured
         .into_iter()
         .map(|image| Disk { bytes: image.size, name: Some(image.path.display().to_string()) });
-    Ok(Answer { name: Some(config.vm_name.clone()), disks: disks.collect(), nics: Vec::new() })
+    let (name, nics) = (Some(config.vm_name.clone()), Vec::new());
+    Ok(Answer { name, uuid: None, disks: disks.collect(), nics })
 }

@@ -9,6 +9,9 @@ pub struct Answer {
     /// As the source calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What its firmware tells it, where the source knows; licences hang on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// Its disks.
     pub disks: Vec<Disk>,
     /// Its NICs, as far as virt-v2v takes them over.
@@ -51,6 +54,15 @@ fn is_mac(text: &str) -> bool {
     text.split(':').count() == 6 && text.split(':').all(pair) && text != "00:00:00:00:00:00"
 }
 
+/// A UUID in its usual form, in small letters.
+pub fn uuid(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_one = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()));
+    is_one.then_some(text)
+}
+
 impl Answer {
     /// For people and programs.
     pub fn document(&self) -> String {
@@ -89,6 +101,7 @@ mod tests {
     fn answer(disks: usize, nics: usize, name: &str) -> Answer {
         Answer {
             name: Some(name.to_owned()),
+            uuid: None,
             disks: (0..disks)
                 .map(|n| Disk { bytes: 1 << 40, name: Some(format!("{name}-{n}.vmdk")) })
                 .collect(),
@@ -110,7 +123,8 @@ mod tests {
                 "nics": [{ "mac": "00:16:3e:00:00:01", "network": "LAN" }],
             })
         );
-        let bare = Answer { name: None, disks: vec![], nics: vec![Nic::of(None, None)] };
+        let nics = vec![Nic::of(None, None)];
+        let bare = Answer { name: None, uuid: None, disks: vec![], nics };
         assert_eq!(line(&bare), json!({ "disks": [], "nics": [{}] }));
     }
 
@@ -130,6 +144,15 @@ mod tests {
     fn what_is_no_address_is_none() {
         for mac in ["", "auto", "00:00:00:00:00:00", "00:16:3e:00:00", "00:16:3e:00:00:0g", "7"] {
             assert_eq!(Nic::of(Some(mac), Some(" ")), Nic { mac: None, network: None }, "{mac}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_has_one_form() {
+        let known = "6A0A7A2E-0000-4000-8000-00000000000A";
+        assert_eq!(uuid(known), Some(known.to_lowercase()));
+        for bad in ["", "6a0a7a2e00004000800000000000000a", &known[1..], &known.replace('A', "x")] {
+            assert_eq!(uuid(bad), None, "{bad}");
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Guest {
     pub password: Option<PathBuf>,
     /// As the host calls it.
     pub name: String,
+    /// Its UUID.
+    pub uuid: Option<String>,
     /// The disks' files on the host, in their order.
     pub paths: Vec<String>,
     /// Their sizes in bytes.
@@ -105,7 +107,7 @@ pub async fn check(
         }
     };
     say(&rule, &url, &warnings, report);
-    let domain::Domain { name, paths, nics } = match domain::read(&xml, &given.vm) {
+    let domain::Domain { name, uuid, paths, nics } = match domain::read(&xml, &given.vm) {
         Ok(domain) => domain,
         Err(failures) => {
             for failure in failures {
@@ -122,7 +124,17 @@ pub async fn check(
     let sizes = sizes.into_iter().collect::<Option<Vec<u64>>>()?;
     report.ok("source", format!("{} disk(s) of {} on {}", sizes.len(), given.vm, url.known_name()));
     let password = given.password.clone();
-    Some(Guest { url: url.url, trust: rule.name(), password, name, paths, sizes, nics, warnings })
+    Some(Guest {
+        url: url.url,
+        trust: rule.name(),
+        password,
+        name,
+        uuid,
+        paths,
+        sizes,
+        nics,
+        warnings,
+    })
 }
 
 /// Whether there is something to log in with, and it can be used.

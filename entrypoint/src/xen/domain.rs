@@ -1,7 +1,7 @@
 //! What of a Xen guest virt-v2v can read over SSH. Pure.
 
 use crate::failure::{Class, Failure};
-use crate::sources::answer::Nic;
+use crate::sources::answer::{Nic, uuid};
 use roxmltree::{Document, Node};
 
 /// A guest that virt-v2v can read.
@@ -9,6 +9,8 @@ use roxmltree::{Document, Node};
 pub struct Domain {
     /// Its name.
     pub name: String,
+    /// Its UUID, which its firmware tells it.
+    pub uuid: Option<String>,
     /// The paths of the disks on the host, in virt-v2v's order.
     pub paths: Vec<String>,
     /// Its NICs, in that order too.
@@ -53,7 +55,8 @@ pub fn read(xml: &str, vm: &str) -> Result<Domain, Vec<Failure>> {
     }
     let name = text("name").unwrap_or(vm).to_owned();
     let nics = all.filter(|n| n.has_tag_name("interface")).filter_map(nic).collect();
-    Ok(Domain { name, paths, nics })
+    let uuid = text("uuid").and_then(uuid);
+    Ok(Domain { name, uuid, paths, nics })
 }
 
 /// virt-v2v leaves out those that are on neither a network nor a bridge.
@@ -180,6 +183,7 @@ mod tests {
             [Nic::of(Some("00:16:3e:00:00:01"), Some("xenbr0")), Nic::of(None, Some("lab"))]
         );
         assert_eq!(read.name, "web");
+        assert_eq!(read.uuid.as_deref(), Some("6a0a7a2e-0000-4000-8000-00000000000a"));
     }
 
     proptest! {

@@ -292,6 +292,7 @@ async fn what_is_in_an_ova_is_told_without_its_checksums() {
     manifest(&files, "web.mf", "SHA512", &["web.ovf", "disk.vmdk"]);
     let answer = |href: &str| Answer {
         name: Some("web".to_owned()),
+        uuid: None,
         disks: vec![Disk { bytes: CAPACITY, name: Some(href.to_owned()) }],
         nics: vec![Nic::of(Some("00:50:56:aa:bb:0a"), Some("VM Network"))],
     };

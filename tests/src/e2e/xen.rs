@@ -116,10 +116,10 @@ fn domains() -> String {
         ("lvm", 5, "<disk type='block' device='disk'><source dev='/dev/vg/web'/><target dev='hda' bus='ide'/></disk>".to_owned()),
     ];
     let mut text = String::from("<node>");
-    for (name, state, disks) in vms {
+    for (number, (name, state, disks)) in vms.into_iter().enumerate() {
         write!(
             text,
-            "<domain type='test' {NAMESPACE}><test:runstate>{state}</test:runstate><name>{name}</name><memory>1048576</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices>{disks}<disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk><interface type='bridge'><mac address='00:16:3e:aa:bb:01'/><source bridge='xenbr0'/></interface></devices></domain>"
+            "<domain type='test' {NAMESPACE}><test:runstate>{state}</test:runstate><name>{name}</name><uuid>6a0a7a2e-0000-4000-8000-00000000000{number}</uuid><memory>1048576</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices>{disks}<disk type='file' device='cdrom'><target dev='hdc' bus='ide'/></disk><interface type='bridge'><mac address='00:16:3e:aa:bb:01'/><source bridge='xenbr0'/></interface></devices></domain>"
         )
         .unwrap();
     }

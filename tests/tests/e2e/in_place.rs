@@ -49,6 +49,7 @@ fn wanted_vm() -> Value {
             "spec": {
                 "architecture": "amd64",
                 "domain": {
+                    "clock": {"utc": {}},
                     "cpu": {"sockets": 2, "cores": 2, "threads": 1},
                     "devices": {
                         "disks": [{"name": "disk-0", "bootOrder": 1, "disk": {"bus": "virtio"}}],
