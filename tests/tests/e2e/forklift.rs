@@ -54,7 +54,9 @@ fn a_guest_of_a_vcenter_as_forklift_drives_it() {
     let mut pod = forklift::vsphere_pod(&place.work(), &secrets, &place.opt, &variables)
         .block(0, &block)
         .folder(1, &place.scratch.path("disk1"))
+        // The lab's disks: where they are, and not so fast that nobody sees them move.
         .mount_read_only(&place.vcenter.store(), STORE)
+        .env("V2V_rate", "60MiB/s")
         .start();
     let (namespace, first) = (pod.namespace(), pod.first_process());
     pod.until_log("\"phase\":\"preflight\"", SHORT);
@@ -66,8 +68,10 @@ fn a_guest_of_a_vcenter_as_forklift_drives_it() {
     pod.check(driven.exit_code == 0, format_args!("the migration succeeds: {driven:?}"));
     let order = ["GET /vm", "GET /inspection", "GET /warnings", "POST /shutdown"];
     pod.check(driven.requests == order, format_args!("the result was taken: {driven:?}"));
-    let result = (driven.boot_disk, driven.system.as_deref());
-    pod.check(result == (Some(0), Some("debian12")), format_args!("the result: {driven:?}"));
+    // This virt-v2v does not say which disk boots; Forklift then takes the first.
+    let boots = driven.boot_disk.unwrap_or(0) == 0;
+    let known = driven.system.as_deref() == Some("debian12");
+    pod.check(boots && known, format_args!("the result: {driven:?}"));
     pod.check(driven.progress.keys().eq(&[1, 2]), format_args!("two tasks: {driven:?}"));
     for (disk, percents) in &driven.progress {
         let whole = percents.is_sorted() && percents.last() == Some(&100.0);
