@@ -9,6 +9,7 @@ mod kubelet;
 mod lab;
 mod leader;
 mod podman;
+mod provider;
 mod sources;
 mod story;
 mod strict;
