@@ -39,6 +39,12 @@ pub enum Error {
     /// Something that the step needs is gone since it was decided on; the next round sees that.
     #[error("{0} is not there any more")]
     Gone(&'static str),
+    /// Somebody else has the name.
+    #[error(
+        "a DataVolume {0} is there already and was not made by this Plan; rename or delete it, or use \
+         another targetName in a new Plan"
+    )]
+    Foreign(String),
     /// What was built is no object; a defect.
     #[error("an object could not be built: {0}")]
     Object(#[from] serde_json::Error),
@@ -116,8 +122,14 @@ impl Subject<'_> {
             NewVolume { origin: self.origin, index, disk_bytes: disk.bytes, placement: &placement };
         let namespace = &self.origin.namespace;
         if context.cluster.has("cdi.kubevirt.io/v1beta1", "datavolumes").await? {
-            let object = serde_json::from_value(volume.data_volume())?;
-            create(&context.cluster.data_volumes(namespace), &object, "DataVolume").await?;
+            let object: DynamicObject = serde_json::from_value(volume.data_volume())?;
+            let api = context.cluster.data_volumes(namespace);
+            create(&api, &object, "DataVolume").await?;
+            // Of somebody else's, which has the name, nothing else would tell before its claim is there.
+            let found = cluster::named(&api, &object.name_any(), "DataVolume").await?;
+            if found.is_some_and(|found| !self.origin.made(found.metadata.labels.as_ref())) {
+                return Err(Error::Foreign(object.name_any()));
+            }
         } else {
             let claim = volume.claim(context.overhead);
             create(&context.cluster.claims(namespace), &claim, "claim").await?;

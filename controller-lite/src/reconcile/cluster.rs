@@ -151,6 +151,16 @@ where
     }
 }
 
+/// An object by its name, where only lists may be asked for.
+pub async fn named<K>(api: &Api<K>, name: &str, what: &str) -> Result<Option<K>, Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let of = ListParams::default().fields(&format!("metadata.name={name}"));
+    let list = api.list(&of).await.asked(format!("looking for {what} {name}"))?;
+    Ok(list.items.into_iter().next())
+}
+
 /// Makes an object unless there is one of that name. Whose that is, the next look says: an object
 /// of somebody else is never written to.
 pub async fn create<K>(api: &Api<K>, object: &K, what: &str) -> Result<(), Error>

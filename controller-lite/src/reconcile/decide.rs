@@ -203,7 +203,17 @@ pub fn next(seen: &Seen, rules: Rules) -> Decision {
     }
     // The pod says which try it is: a status that was not written is made up for.
     record.attempts = record.attempts.max(seen.pod.attempt().unwrap_or(0));
-    let round = Round { seen, rules, record };
+    let begun = (record.attempts > seen.record.attempts).then(|| {
+        let note = format!("try {} begins", record.attempts);
+        tell("ConversionStarted", &note, false, record.attempts)
+    });
+    let mut decision = decide(Round { seen, rules, record });
+    decision.steps.splice(0..0, begun);
+    decision
+}
+
+fn decide(round: Round<'_>) -> Decision {
+    let seen = round.seen;
     if let Some(decision) = round.gone() {
         return decision;
     }
@@ -330,7 +340,7 @@ impl Round<'_> {
         }
         let attempt = self.record.attempts + 1;
         let note = format!("try {attempt} begins");
-        let steps = vec![Step::MakePod(attempt), tell("ConversionStarted", &note, false, attempt)];
+        let steps = vec![Step::MakePod(attempt)];
         // The phase follows when the pod is seen: until then this try does not count.
         let phase = if attempt == 1 { VmPhase::Volumes } else { VmPhase::Retrying };
         let record = Record { phase, message: Some(note), ..self.record };

@@ -152,7 +152,7 @@ fn what_others_made_is_left_alone() {
 #[test]
 fn another_vm_of_the_name_is_waited_for_once_a_pod_was_there() {
     let mut vm = seen();
-    vm.machine = MachineState::Foreign;
+    (vm.machine, vm.record.attempts) = (MachineState::Foreign, 1);
     let waits = |vm: &Seen, phase| {
         let decision = next(vm, RULES);
         assert_eq!((decision.record.phase, decision.steps), (phase, vec![]), "{vm:?}");
@@ -168,6 +168,30 @@ fn another_vm_of_the_name_is_waited_for_once_a_pod_was_there() {
     waits(&vm, VmPhase::Retrying);
     vm.machine = MachineState::Missing;
     assert_eq!(steps(&vm), [Step::MakePod(2)]);
+}
+
+/// However it is found: making the pod may have been the last thing that a controller did.
+#[test]
+fn that_a_try_has_begun_is_told_until_the_status_knows() {
+    let failure = Failure::lasting("auth", "no", "yes");
+    for pod in [
+        PodState::Waiting(2, String::new()),
+        PodState::Serving(2),
+        PodState::Succeeded(2, 0),
+        PodState::Failed(2, failure),
+    ] {
+        let mut vm = Seen { pod, ..seen() };
+        let told = |vm: &Seen| {
+            let steps = next(vm, RULES).steps;
+            steps.into_iter().any(
+                |step| matches!(step, Step::Tell(told) if told.reason == "ConversionStarted" && told.attempt == 2),
+            )
+        };
+        vm.record.attempts = 1;
+        assert!(told(&vm), "{vm:?}");
+        vm.record = next(&vm, RULES).record;
+        assert!(!told(&vm), "{vm:?}");
+    }
 }
 
 #[test]
@@ -189,6 +213,7 @@ fn a_volume_that_a_vm_got_is_never_written_again() {
 #[test]
 fn a_pod_that_cannot_be_asked_is_told_and_kept() {
     let mut vm = seen();
+    vm.record.attempts = 1;
     vm.pod = PodState::Unreachable(1, "cannot be reached".into());
     assert!(vm.pod.is_active());
     for machine in [MachineState::Missing, MachineState::Made] {

@@ -289,9 +289,10 @@ async fn go(
         status::summary(plan, vms.collect(), now)
     };
     let before = written(&decisions);
+    let mut known = plan.clone();
     if plan.status.as_ref().and_then(|s| s.start_time.as_ref()) != before.start_time.as_ref() {
         // From here on the spec is fixed; so before the first object is made.
-        status::write(&context.cluster, plan, &before).await?;
+        known = status::write(&context.cluster, plan, &before).await?;
     }
     for (round, decision) in rounds.iter().zip(&mut decisions) {
         if let Err(error) = steps(context, plan, provider, round, decision).await {
@@ -308,7 +309,7 @@ async fn go(
             decision.again_s = Some(AFTER_ERROR);
         }
     }
-    status::write(&context.cluster, plan, &written(&decisions)).await?;
+    status::write(&context.cluster, &known, &written(&decisions)).await?;
     let again = decisions.iter().filter_map(|d| d.again_s).min();
     Ok(again.map_or_else(Action::await_change, |s| Action::requeue(Duration::from_secs(s))))
 }

@@ -178,16 +178,17 @@ pub fn summary(plan: &Plan, vms: Vec<VmStatus>, now: Timestamp) -> PlanStatus {
     }
 }
 
-/// Writes it, unless it says the same as before.
-pub async fn write(cluster: &Cluster, plan: &Plan, status: &PlanStatus) -> Result<(), Error> {
+/// Writes it, unless it says the same as before. Over a Plan that was changed since it was read, or
+/// made anew, it is not written: that Plan is looked at again. Returns the Plan as it is then.
+pub async fn write(cluster: &Cluster, plan: &Plan, status: &PlanStatus) -> Result<Plan, Error> {
     if plan.status.as_ref() == Some(status) {
-        return Ok(());
+        return Ok(plan.clone());
     }
     let (name, namespace) = (plan.name_any(), plan.namespace().unwrap_or_default());
     let patch = json!({
         "apiVersion": format!("{GROUP}/v1alpha1"),
         "kind": "Plan",
-        "metadata": { "name": name },
+        "metadata": { "name": name, "resourceVersion": plan.resource_version() },
         "status": status,
     });
     let params = PatchParams::apply(MANAGER).force();
@@ -195,8 +196,7 @@ pub async fn write(cluster: &Cluster, plan: &Plan, status: &PlanStatus) -> Resul
     plans
         .patch_status(&name, &params, &Patch::Apply(patch))
         .await
-        .asked(format!("writing the status of Plan {namespace}/{name}"))?;
-    Ok(())
+        .asked(format!("writing the status of Plan {namespace}/{name}"))
 }
 
 #[cfg(test)]

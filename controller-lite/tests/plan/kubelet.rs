@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use v2v_pod_tests::e2e::pod::{LONG, Pod, Request, SHORT};
 use v2v_pod_tests::e2e::volume::{Block, Scratch, must};
@@ -27,16 +28,33 @@ pub struct Kubelet<'a> {
     pub secrets: HashMap<String, PathBuf>,
     /// What the lab adds to values of settings.
     pub more: Vec<(&'static str, &'static str)>,
+    /// What the lab shows to every pod beside its volumes.
+    pub beside: Vec<(PathBuf, &'static str)>,
 }
 
 impl<'a> Kubelet<'a> {
     pub fn new(scratch: &'a Scratch) -> Self {
         let (claims, secrets) = (HashMap::new(), HashMap::new());
-        Self { scratch, claims, secrets, more: Vec::new() }
+        Self { scratch, claims, secrets, more: Vec::new(), beside: Vec::new() }
     }
 
     pub fn claim(&mut self, name: &str, place: Place) {
         self.claims.insert(name.to_owned(), place);
+    }
+
+    /// A Secret as the API server has it, in a folder as the kubelet lays it out for fsGroup 107.
+    pub fn secret(&mut self, room: &Room, name: &str) {
+        let folder = self.scratch.path(&format!("secret-{name}"));
+        fs::create_dir_all(folder.join("..now")).unwrap();
+        symlink("..now", folder.join("..data")).unwrap();
+        for (key, value) in room.get("secret", name)["data"].as_object().unwrap() {
+            let bytes = openssl::base64::decode_block(value.as_str().unwrap()).unwrap();
+            fs::write(folder.join("..now").join(key), bytes).unwrap();
+            symlink(Path::new("..data").join(key), folder.join(key)).unwrap();
+        }
+        let script = "chown root:107 \"$1\"/..now/* && chmod 0440 \"$1\"/..now/*";
+        must(Command::new("bash").args(["-c", script, "bash"]).arg(&folder));
+        self.secrets.insert(name.to_owned(), folder);
     }
 
     /// The pod of this name runs to its end, which the API server is told; its termination message.
@@ -50,7 +68,7 @@ impl<'a> Kubelet<'a> {
     }
 
     /// The conversion pod of VM `vm` of Plan `plan` runs until the controller has its result.
-    pub fn convert(&self, room: &Room, plan: &str, vm: &str) {
+    pub fn convert(&self, room: &Room, plan: &str, vm: &str) -> Pod {
         let name = format!("{plan}-{vm}");
         let object = room.until("pod", &name, Value::is_object);
         let mut pod = self.start(&object);
@@ -67,6 +85,7 @@ impl<'a> Kubelet<'a> {
         pod.ends_with(0, SHORT);
         room.set_status("pod", &name, &self.end_of(&mut pod, &name));
         room.until_vm(plan, vm, "Succeeded");
+        pod
     }
 
     fn end_of(&self, pod: &mut Pod, name: &str) -> Value {
@@ -77,7 +96,8 @@ impl<'a> Kubelet<'a> {
         ended_now(if code == 0 { "Succeeded" } else { "Failed" }, code, &said)
     }
 
-    fn start(&self, pod: &Value) -> Pod {
+    /// Its init containers run to their end, then its container starts.
+    pub fn start(&self, pod: &Value) -> Pod {
         let spec = &pod["spec"];
         let main = &spec["containers"][0];
         // `v2v_podman_run` runs as a restricted pod does; the object must ask for no more and no less.
@@ -85,6 +105,9 @@ impl<'a> Kubelet<'a> {
         assert_eq!(main["securityContext"]["readOnlyRootFilesystem"], true);
         assert_eq!(main["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
         let name = pod["metadata"]["name"].as_str().unwrap();
+        for container in list(&spec["initContainers"]) {
+            self.prepare(container, spec, name);
+        }
         let work = self.scratch.folder(&format!("{name}-work"));
         let mut request = Request::new(&work);
         let end = self.scratch.path(&format!("{name}-end"));
@@ -101,9 +124,38 @@ impl<'a> Kubelet<'a> {
         for mount in list(&main["volumeMounts"]).iter().chain(list(&main["volumeDevices"])) {
             request = self.mount(request, spec, mount, name);
         }
+        for (folder, inside) in &self.beside {
+            request = request.mount_read_only(folder, inside);
+        }
         assert!(main["command"].is_null(), "the image knows its program");
         let words: Vec<&str> = list(&main["args"]).iter().map(|w| w.as_str().unwrap()).collect();
         request.command(&words).start()
+    }
+
+    /// An init container, with the rights that the object gives to it.
+    fn prepare(&self, container: &Value, spec: &Value, pod: &str) {
+        let rights = &container["securityContext"];
+        assert_eq!(rights["allowPrivilegeEscalation"], false);
+        assert_eq!(rights["capabilities"], json!({ "drop": ["ALL"] }));
+        let mut command = Command::new("podman");
+        command.args(["run", "--rm", "--runtime", "runc", "--network", "none", "--pull", "never"]);
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]);
+        command.args(["--user", "107:107", "--cap-drop", "ALL"]);
+        command.args(["--security-opt", "no-new-privileges"]);
+        for mount in list(&container["volumeMounts"]) {
+            let volume =
+                list(&spec["volumes"]).iter().find(|v| v["name"] == mount["name"]).unwrap();
+            assert!(volume["emptyDir"].is_object(), "{volume}");
+            let folder = self.empty(pod, volume);
+            let inside = mount["mountPath"].as_str().unwrap();
+            command.args(["-v", &format!("{}:{inside}", folder.display())]);
+        }
+        assert!(container["command"].is_null() && container["args"].is_null());
+        must(command.arg(container["image"].as_str().unwrap()));
+    }
+
+    fn empty(&self, pod: &str, volume: &Value) -> PathBuf {
+        self.scratch.folder(&format!("{pod}-{}", volume["name"].as_str().unwrap()))
     }
 
     fn mount(&self, request: Request, spec: &Value, mount: &Value, pod: &str) -> Request {
@@ -115,8 +167,7 @@ impl<'a> Kubelet<'a> {
             return request;
         }
         if volume["emptyDir"].is_object() {
-            let name = format!("{pod}-{}", volume["name"].as_str().unwrap());
-            return request.mount(&self.scratch.folder(&name), inside);
+            return request.mount(&self.empty(pod, volume), inside);
         }
         if let Some(secret) = volume["secret"]["secretName"].as_str() {
             assert_eq!(mount["readOnly"], true);

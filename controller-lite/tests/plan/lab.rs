@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::apiserver::ApiServer;
 
 /// For anything: it is long only on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A controller; killed when dropped.
 pub struct Controller {
@@ -23,27 +23,60 @@ pub struct Controller {
 impl Controller {
     /// Starts one that looks at one namespace.
     pub fn start(server: &ApiServer, namespace: &str, more: &[&str]) -> Self {
+        Self::start_with(&Self::kubeconfig(server, namespace), server, namespace, more)
+    }
+
+    /// The same, with its Lease in another namespace.
+    pub fn start_from(home: &str, server: &ApiServer, namespace: &str, more: &[&str]) -> Self {
+        let kubeconfig = server.kubeconfig_of_controller(&[home, namespace]);
+        let watch = ["--watch", namespace, "--lease-namespace", home];
+        Self::spawn(&kubeconfig, server, &[&watch, more].concat())
+    }
+
+    /// The same with another kubeconfig.
+    pub fn start_with(
+        kubeconfig: &Path,
+        server: &ApiServer,
+        namespace: &str,
+        more: &[&str],
+    ) -> Self {
+        let watch = ["--watch", namespace, "--lease-namespace", namespace];
+        Self::spawn(kubeconfig, server, &[&watch, more].concat())
+    }
+
+    fn spawn(kubeconfig: &Path, server: &ApiServer, args: &[&str]) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = server.dir().join(format!("controller-{number}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_controller-lite"))
-            .args([
-                "run",
-                "--watch",
-                namespace,
-                "--lease-namespace",
-                namespace,
-                "--probes-port",
-                "0",
-            ])
-            .args(more)
-            .env("KUBECONFIG", own_kubeconfig(server, namespace))
+            .args(["run", "--probes-port", "0"])
+            .args(args)
+            .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(File::create(&log).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
         Self { child, log }
+    }
+
+    /// With the rights that `deploy/` gives to the controller and no others; made once for a namespace.
+    pub fn kubeconfig(server: &ApiServer, namespace: &str) -> PathBuf {
+        let kept = server.dir().join(format!("controller-in-{namespace}.kubeconfig"));
+        if !kept.exists() {
+            std::fs::rename(server.kubeconfig_of_controller(&[namespace]), &kept).unwrap();
+        }
+        kept
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// What it said.
@@ -67,15 +100,6 @@ impl Controller {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// With the rights that `deploy/` gives to the controller and no others; made once for a namespace.
-fn own_kubeconfig(server: &ApiServer, namespace: &str) -> PathBuf {
-    let kept = server.dir().join(format!("controller-in-{namespace}.kubeconfig"));
-    if !kept.exists() {
-        std::fs::rename(server.kubeconfig_of_controller(&[namespace]), &kept).unwrap();
-    }
-    kept
 }
 
 impl Drop for Controller {

@@ -14,7 +14,7 @@ fn state(path: &str) -> Option<String> {
     (path == "/state").then(|| state.to_string())
 }
 
-fn owners(object: &Value) -> Vec<&str> {
+pub fn owners(object: &Value) -> Vec<&str> {
     let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
     owners.iter().map(|o| o["kind"].as_str().unwrap()).collect()
 }
@@ -186,7 +186,7 @@ fn kill_nine_at_any_moment() {
 }
 
 /// What kubelet and CDI would do about what is there now.
-fn cluster(
+pub fn cluster(
     room: &Room,
     ip: std::net::Ipv4Addr,
     answers: &mut Option<Answers>,

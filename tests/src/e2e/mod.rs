@@ -8,9 +8,10 @@
 //! folders), `pod` (one container), `process` (what runs in it), `watch` (what a controller and a
 //! viewer see while it runs), `vcenter` (a simulated vCenter that serves real disks, and VDDK's stand-in),
 //! `xen` (a host reached over SSH),
-//! `apiserver` (a real Kubernetes API server).
+//! `apiserver` (a real Kubernetes API server), `forklift` (its controller, as far as a pod sees it).
 
 pub mod apiserver;
+pub mod forklift;
 pub mod lab;
 pub mod pod;
 pub mod process;

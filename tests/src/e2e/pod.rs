@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -34,16 +35,28 @@ pub struct Request {
     command: Vec<String>,
     work: PathBuf,
     kvm: bool,
+    writable_root: bool,
 }
 
 impl Request {
     /// A pod with this work volume.
     pub fn new(work: &Path) -> Self {
-        let request =
-            Self { options: Vec::new(), command: Vec::new(), work: work.to_owned(), kvm: false };
-        request
+        Self::bare(work)
             .mount(work, "/var/tmp")
             .env("V2V_terminationLog", &format!("/var/tmp/{TERMINATION}"))
+    }
+
+    /// A pod without a work volume: what it writes is in the container, and its termination message where the
+    /// kubelet looks by default. `work` is the lab's.
+    pub fn with_writable_root(work: &Path) -> Self {
+        let mut request = Self { writable_root: true, ..Self::bare(work) };
+        request.options.push("--read-only=false".to_owned());
+        request.mount(&work.join(TERMINATION), "/dev/termination-log")
+    }
+
+    fn bare(work: &Path) -> Self {
+        let (options, command) = (Vec::new(), Vec::new());
+        Self { options, command, work: work.to_owned(), kvm: false, writable_root: false }
     }
 
     /// A variable.
@@ -131,6 +144,11 @@ impl Request {
         command.env("V2V_KVM", if self.kvm { "1" } else { "" });
         // Of an earlier pod with the same work volume.
         let _ = fs::remove_file(self.work.join(TERMINATION));
+        if self.writable_root {
+            let message = self.work.join(TERMINATION);
+            File::create(&message).unwrap();
+            fs::set_permissions(&message, fs::Permissions::from_mode(0o666)).unwrap();
+        }
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         Pod {
             name,
@@ -257,7 +275,8 @@ impl Pod {
         }
     }
 
-    fn has_ended(&mut self) -> bool {
+    /// Whether it has.
+    pub fn has_ended(&mut self) -> bool {
         self.status = self.status.or_else(|| self.child.try_wait().unwrap());
         self.status.is_some()
     }

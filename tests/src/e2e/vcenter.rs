@@ -134,6 +134,16 @@ impl VCenter {
     }
 }
 
+/// For [`VCenter::start_as`]: a single host, whose user is `root`.
+pub fn esx(config: &mut Value) {
+    let config = config.as_object_mut().unwrap();
+    config.insert("mode".to_owned(), json!("esx"));
+    config.insert("user".to_owned(), json!("root"));
+    for key in ["datacenter", "cluster", "host"] {
+        config.remove(key);
+    }
+}
+
 impl Drop for VCenter {
     fn drop(&mut self) {
         // It removes its own temporary files.

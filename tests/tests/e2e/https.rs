@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use v2v_pod_tests::e2e::lab::{lab, turn};
 use v2v_pod_tests::e2e::pod::{LONG, Request, SHORT};
-use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, VCenter, described};
+use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, VCenter, described, esx};
 use v2v_pod_tests::e2e::volume::{MIB, must, same_bytes};
 
 const LINK: &str = "?cacert=/opt/ca-bundle.crt";
@@ -114,7 +114,7 @@ fn a_guest_comes_from_an_esxi_host_that_is_not_verified() {
     let (_lab, _turn) = (lab(), turn());
     // libvirt would read the backslash as the beginning of an escape.
     let password = format!(r"Corp\nas7 {PASSWORD}");
-    let place = Place::with(VCenter::start_as(&password, esxi));
+    let place = Place::with(VCenter::start_as(&password, esx));
     fs::write(place.scratch.path("secrets/secretKey"), &password).unwrap();
     let url = format!("esx://root@localhost:{}/?no_verify=1", place.vcenter.port);
     let block = place.scratch.block("block0", 1600 * MIB);
@@ -130,16 +130,6 @@ fn a_guest_comes_from_an_esxi_host_that_is_not_verified() {
     let copy = place.scratch.path("disk1/disk.img");
     let same = same_bytes(&lab().guest.join("data.img"), &copy, 64 * MIB);
     pod.check(same, "the data disk is the same");
-}
-
-/// The lab's server as a single host.
-fn esxi(config: &mut Value) {
-    let config = config.as_object_mut().unwrap();
-    config.insert("mode".to_owned(), json!("esx"));
-    config.insert("user".to_owned(), json!("root"));
-    for key in ["datacenter", "cluster", "host"] {
-        config.remove(key);
-    }
 }
 
 /// VMs that cannot be converted, each with a reason of its own.
@@ -229,7 +219,7 @@ fn what_the_server_refuses_has_its_class_and_writes_nothing() {
 #[test]
 fn a_guest_comes_from_an_esxi_host_with_convert() {
     let (_lab, _turn) = (lab(), turn());
-    let place = Place::with(VCenter::start_as(PASSWORD, esxi));
+    let place = Place::with(VCenter::start_as(PASSWORD, esx));
     let (work, out) = (place.work(), place.scratch.folder("out"));
     let url = format!("esx://root@localhost:{}", place.vcenter.port);
     fs::copy(place.vcenter.ca(), place.scratch.path("secrets/cacert")).unwrap();

@@ -15,6 +15,7 @@
 mod bench;
 mod cold;
 mod disks;
+mod forklift;
 mod https;
 mod in_place;
 mod inventory;

@@ -1,90 +1,17 @@
-//! A guest on a vCenter, in pod mode: over VDDK, the ways of trust, and what goes wrong. The vCenter is the simulator,
+//! A guest on a vCenter, in pod mode: VDDK, the ways of trust, and what goes wrong; `forklift` has the whole way. The vCenter is the simulator,
 //! VDDK is our stand-in; libvirt, virt-v2v, nbdkit and its vddk plugin are the real ones, in the built image.
 
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use v2v_pod_tests::e2e::lab::{lab, root, turn};
-use v2v_pod_tests::e2e::pod::{INSPECTING, LONG, Request, SHORT};
-use v2v_pod_tests::e2e::vcenter::{DISTRIB, PASSWORD, Place, STORE, USER, described, in_image};
-use v2v_pod_tests::e2e::volume::{MIB, files_with, must, same_bytes};
-use v2v_pod_tests::e2e::watch::Watch;
+use v2v_pod_tests::e2e::lab::{lab, turn};
+use v2v_pod_tests::e2e::pod::{Request, SHORT};
+use v2v_pod_tests::e2e::vcenter::{PASSWORD, Place, STORE, USER, described, in_image};
+use v2v_pod_tests::e2e::volume::{MIB, must, same_bytes};
 
 /// nbdkit's retry filter alone takes longer.
 const AT_ONCE: Duration = Duration::from_secs(50);
-
-/// The sidecar's own image fills the volume, as an init container does.
-fn fill_by_sidecar(place: &Place, image: &str) -> String {
-    let opt = format!("{}:/opt", place.opt.display());
-    let run =
-        ["podman", "run", "--rm", "--runtime", "runc", "--network", "host", "--pull", "never"];
-    let limits =
-        ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--cap-drop", "ALL"];
-    let words = [&run[..], &limits, &["--read-only", "-v", &opt, image]].concat();
-    must(Command::new(words[0]).args(&words[1..]))
-}
-
-#[test]
-fn a_guest_comes_over_vddk_with_a_ca_alone() {
-    let (_lab, _turn) = (lab(), turn());
-    // Sessions end now and then, and connections break: nbdkit connects anew.
-    let place = Place::new(&json!({
-        "faults": [{"function": "ReadAsync", "code": 14011, "after": 400, "count": 2}],
-    }));
-    place.give_ca();
-    let image = "localhost/v2v-pod-vddk:e2e";
-    let build = root().join("images/build-vddk.sh");
-    must(Command::new(build).arg(place.opt.join(DISTRIB)).env("IMAGE", image));
-    fs::remove_dir_all(place.opt.join(DISTRIB)).unwrap();
-    let said = fill_by_sidecar(&place, image);
-    assert!(said.contains("VDDK 8.0.3 installed"), "{said}");
-    assert!(fill_by_sidecar(&place, image).contains("nothing to do"));
-
-    let block = place.scratch.block("block0", 1600 * MIB);
-    let url = place.vcenter.url("localhost", "?cacert=/opt/ca-bundle.crt");
-    let mut pod = place.pod(&url).block(0, &block).folder(1, &place.scratch.path("disk1")).start();
-    let (namespace, first) = (pod.namespace(), pod.first_process());
-    pod.until_log("\"phase\":\"preflight\"", SHORT);
-    let watch = Watch::start(pod.ports, namespace, PASSWORD);
-    pod.until_log(INSPECTING, LONG);
-    let inside = Path::new("/proc").join(first.to_string()).join("root");
-    let places = [place.work(), inside.join("tmp"), place.opt.clone()];
-    let exposed: Vec<_> = places.iter().flat_map(|p| files_with(p, PASSWORD)).collect();
-    let expected: Vec<_> = exposed.iter().filter(|p| !p.ends_with("stub.json")).collect();
-    pod.check(expected.is_empty(), format_args!("the password is in no file, but in {expected:?}"));
-    let limits = fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
-    let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap_or_default();
-    let no_core = core.split_whitespace().nth(4).is_some_and(|l| l == "0" || l == "1");
-    pod.check(no_core, format_args!("no core is written: {core}"));
-    pod.ends_with(0, LONG);
-
-    let seen = watch.end();
-    pod.check(seen.leaks.is_empty(), format_args!("nothing leaks: {:?}", seen.leaks));
-    for tool in ["virt-v2v", "nbdkit"] {
-        pod.check(seen.tools.contains(tool), format_args!("{tool} was seen: {:?}", seen.tools));
-    }
-    let about = described(&mut pod);
-    pod.check(about["transport"] == "vddk" && about["trust"] == "ca", format_args!("{about}"));
-    let end = pod.termination();
-    let good = end["outcome"] == "succeeded" && end["transport"] == "vddk" && end["trust"] == "ca";
-    pod.check(good, format_args!("the termination message tells transport and trust: {end}"));
-    let shown = pod.log().contains(PASSWORD) || pod.errors().contains(PASSWORD);
-    pod.check(!shown, "the password is not in the log");
-    for text in ["vddk-thumbprint=", "HOST_TCP_CONN_LOST"] {
-        let has = pod.log().contains(text);
-        pod.check(has, format_args!("the log has {text}"));
-    }
-    let copy = place.scratch.path("disk1/disk.img");
-    pod.check(
-        same_bytes(&lab().guest.join("data.img"), &copy, 64 * MIB),
-        "the data disk is the same",
-    );
-    let label =
-        must(Command::new("blkid").args(["-p", "-o", "value", "-s", "PTTYPE"]).arg(&block.node));
-    assert_eq!(label, "dos", "the boot disk has the guest's partition table");
-}
 
 #[test]
 fn a_wrong_thumbprint_stops_the_run_before_anything_is_sent() {
