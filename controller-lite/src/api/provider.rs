@@ -208,7 +208,8 @@ fn yes() -> bool {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderStatus {
-    /// `Ready`: the source answers, and user and password are right.
+    /// `Ready`. vsphere: the source answers, and user and password are right; xen: the Secret has what a pod needs;
+    /// ova and disk: the volume is there. `Unknown` where nobody can tell yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -55,15 +55,19 @@ async fn goes(cluster: &Cluster, namespace: &str) -> Result<bool, Error> {
     }))
 }
 
-fn waiting(plan: &Plan, namespace: &str) -> PlanStatus {
-    let old = plan.status.clone().unwrap_or_default();
-    let message = format!(
+/// What somebody who may has to do.
+pub fn advice(namespace: &str) -> String {
+    format!(
         "the controller is not admitted to namespace {namespace}: kubectl create rolebinding controller-lite \
          -n {namespace} --clusterrole=controller-lite-namespace --serviceaccount=v2v-pod-system:controller-lite"
-    );
+    )
+}
+
+fn waiting(plan: &Plan, namespace: &str) -> PlanStatus {
+    let old = plan.status.clone().unwrap_or_default();
     PlanStatus {
         phase: old.phase.or(Some(PlanPhase::Pending)),
-        message: Some(message),
+        message: Some(advice(namespace)),
         observed_generation: plan.metadata.generation,
         ..old
     }

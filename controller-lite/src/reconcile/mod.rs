@@ -20,6 +20,7 @@ pub mod measure;
 pub mod observe;
 pub mod plan;
 pub mod pod_http;
+pub mod provider;
 pub mod run;
 pub mod source;
 pub mod status;

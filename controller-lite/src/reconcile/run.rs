@@ -2,8 +2,9 @@
 
 use super::cluster::Cluster;
 use super::lease::Election;
-use super::{Context, plan};
+use super::{Context, plan, provider};
 use crate::api::plan::Plan;
+use crate::api::provider::Provider;
 use crate::objects::size::Overhead;
 use crate::objects::{LABEL_PLAN, LABEL_PLAN_NAMESPACE, LABEL_PLAN_UID};
 use crate::probes;
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,32 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn work(client: Client, options: &Options, context: Arc<Context>) {
+    let providers = look_at_providers(client.clone(), options, Arc::clone(&context));
+    tokio::join!(work_on_plans(client, options, context), providers);
+}
+
+async fn look_at_providers(client: Client, options: &Options, context: Arc<Context>) {
+    let providers: Api<Provider> = match &options.watch {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let (reader, writer) = reflector::store();
+    let seen = watcher(providers, watcher::Config::default()).default_backoff().reflect(writer);
+    let seen = seen
+        .applied_objects()
+        .predicate_filter(|p: &Provider| Some(asked(p)), PredicateConfig::default());
+    Controller::for_stream(seen, reader)
+        .with_config(Config::default().concurrency(PLANS))
+        .run(provider::reconcile, |_, error, _| on_error(error), context)
+        .for_each(async |result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a look at a Provider failed");
+            }
+        })
+        .await;
+}
+
+async fn work_on_plans(client: Client, options: &Options, context: Arc<Context>) {
     let plans: Api<Plan> = match &options.watch {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -150,10 +177,10 @@ async fn work(client: Client, options: &Options, context: Arc<Context>) {
         .await;
 }
 
-/// What people change of a Plan, and not its status, which is our own: a round that ended with writing
+/// What people change of an object, and not its status, which is our own: a round that ended with writing
 /// it would begin the next one at once.
-fn asked(plan: &Plan) -> u64 {
-    let meta = &plan.metadata;
+fn asked<K: Resource>(object: &K) -> u64 {
+    let meta = object.meta();
     let mut hasher = DefaultHasher::new();
     meta.generation.hash(&mut hasher);
     meta.deletion_timestamp.as_ref().map(|time| time.0).hash(&mut hasher);
@@ -186,7 +213,7 @@ mod tests {
                 "status": { "message": "a" },
             });
             *plan.pointer_mut(part).unwrap() = value;
-            asked(&serde_json::from_value(plan).unwrap())
+            asked::<Plan>(&serde_json::from_value(plan).unwrap())
         };
         let before = of("/status/message", json!("a"));
         assert_eq!(of("/status/message", json!("b")), before);

@@ -65,13 +65,35 @@ impl Inventories {
     }
 }
 
-/// The VM, as its Provider describes it.
-pub async fn look(
+/// What a source has, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// As it calls itself.
+    pub product: String,
+    /// VMs.
+    pub vms: usize,
+    /// VMs that the user may not see enough of.
+    pub unreadable: usize,
+}
+
+/// Asks a Provider for all it has.
+pub async fn survey(
     context: &Context,
-    plan: &Plan,
     provider: &Provider,
-    vm: &PlanVm,
-) -> Result<Result<Guest, Failure>, Error> {
+) -> Result<Result<Survey, Failure>, Error> {
+    let fetched = fetched(context, provider).await?;
+    Ok(fetched.map(|fetched| Survey {
+        product: fetched.inventory.product.clone(),
+        vms: fetched.inventory.vms.len(),
+        unreadable: fetched.inventory.unreadable.len(),
+    }))
+}
+
+/// Its inventory, of a moment ago at most.
+async fn fetched(
+    context: &Context,
+    provider: &Provider,
+) -> Result<Result<Arc<Fetched>, Failure>, Error> {
     let namespace = provider.namespace().unwrap_or_default();
     let name = provider.spec.secret_ref.as_ref().map(|s| s.name.clone()).unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), &namespace);
@@ -89,7 +111,19 @@ pub async fn look(
         *kept = Some(Kept { version, at: Instant::now(), result: result.clone() });
         result
     };
-    drop(kept);
+    Ok(result)
+}
+
+/// The VM, as its Provider describes it.
+pub async fn look(
+    context: &Context,
+    plan: &Plan,
+    provider: &Provider,
+    vm: &PlanVm,
+) -> Result<Result<Guest, Failure>, Error> {
+    let namespace = provider.namespace().unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(context.cluster.client.clone(), &namespace);
+    let result = fetched(context, provider).await?;
     let mut guest = match result.and_then(|fetched| guest(&fetched, plan, provider, vm)) {
         Ok(guest) => guest,
         Err(failure) => return Ok(Err(failure)),

@@ -13,6 +13,7 @@ mod leader;
 mod meddling;
 mod namespace;
 mod podman;
+mod provider;
 mod sources;
 mod story;
 mod strict;
