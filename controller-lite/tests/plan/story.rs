@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use v2v_pod_tests::e2e::apiserver::ApiServer;
 
-const PENDING: &str = "conversion.v2v-pod.dev/pending-run-strategy";
+pub const PENDING: &str = "conversion.v2v-pod.dev/pending-run-strategy";
 
 fn state(path: &str) -> Option<String> {
     let state = json!({ "phase": "copy", "disks": [
