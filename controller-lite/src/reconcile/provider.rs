@@ -76,7 +76,9 @@ pub async fn reconcile(
     if provider.status.as_ref() != Some(&status) {
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "Provider",
-            "metadata": { "name": name }, "status": status,
+            // As of a Plan: not onto one that was changed or made anew meanwhile, which is looked at again.
+            "metadata": { "name": name, "resourceVersion": provider.resource_version() },
+            "status": status,
         });
         let params = PatchParams::apply(MANAGER).force();
         providers

@@ -97,6 +97,26 @@ impl ApiServer {
         }
     }
 
+    /// A script of the manual, as the administrator types it in the top folder of the repository.
+    pub fn shell(&self, script: &str) -> Kubectl {
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", script])
+            .current_dir(root())
+            .env("PATH", format!("{}:{path}", self.bin.display()))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.dir().join("kubectl"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Kubectl {
+            command: script.to_owned(),
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            said: said(&output),
+        }
+    }
+
     /// A kubeconfig with the rights that `deploy/` gives to the controller, in these namespaces, which
     /// admit it; its Lease is in the first of them.
     pub fn kubeconfig_of_controller(&self, namespaces: &[&str]) -> PathBuf {
