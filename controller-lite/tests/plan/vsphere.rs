@@ -6,7 +6,7 @@ use crate::lab::{Controller, Room};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
-use v2v_pod_tests::e2e::lab::{lab, root, turn};
+use v2v_pod_tests::e2e::lab::{lab, root, said, turn};
 use v2v_pod_tests::e2e::pod::SHORT;
 use v2v_pod_tests::e2e::vcenter::{
     DISTRIB, PASSWORD, STORE, USER, VCenter, described, esx, vddk_tree,
@@ -111,7 +111,10 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        let _ = Command::new("podman").args(["rmi", &self.0]).output();
+        let output = Command::new("podman").args(["rmi", "--force", &self.0]).output();
+        if let Some(output) = output.ok().filter(|o| !o.status.success()) {
+            eprintln!("image {} was not removed: {}", self.0, said(&output));
+        }
     }
 }
 
