@@ -39,7 +39,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Every phase, in the order of a run.
+    /// Every phase, in the order of a run; one that copies first has `Copy` before `Convert`.
     pub const ALL: [Phase; 8] = [
         Phase::Preflight,
         Phase::Prepare,

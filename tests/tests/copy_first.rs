@@ -270,6 +270,19 @@ fn another_source_is_copied_anew() {
 }
 
 #[test]
+fn hashes_of_a_source_that_changed_are_not_believed_later() {
+    let room = Room::new();
+    room.script("virt-v2v-in-place", "exit 1");
+    room.pod(&[("V2V_verifyCopy", "true")]).ends_with(40).copied_anew();
+    let file = File::options().write(true).open(room.path("source/a.raw")).unwrap();
+    file.write_all_at(b"x", 5).unwrap();
+    assert_eq!(room.pod(&[]).ends_with(40).copied()[0].resumed, 0);
+    let copied = room.pod(&[("V2V_verifyCopy", "true")]).ends_with(40).copied();
+    assert!(copied.iter().zip(SIZES).all(|(disk, size)| disk.resumed == size), "{copied:?}");
+    room.same();
+}
+
+#[test]
 fn another_volume_is_copied_anew() {
     let room = Room::new();
     room.dies_while_copying();

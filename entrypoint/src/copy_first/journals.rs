@@ -55,21 +55,27 @@ impl Journals {
 
     /// Forgets what is known of a disk.
     pub fn remove(&self, disk: usize) -> Result<(), Failure> {
-        for path in [self.of(disk), self.hashes(disk)] {
-            journal::remove(&path).map_err(|e| {
-                let message = format!("the journal {} cannot be removed: {e}", path.display());
-                // Whoever changes the volumes with it still there would have them mixed up in the next try.
-                Failure::new(Class::Io, message)
-                    .advise("remove it, see to the volume of the journals, and start again")
-            })?;
-        }
-        Ok(())
+        remove(&self.of(disk)).and_then(|()| self.remove_hashes(disk))
+    }
+
+    /// Forgets what was read of a disk: a run that does not go on with the hashes must not leave them to a later one.
+    pub fn remove_hashes(&self, disk: usize) -> Result<(), Failure> {
+        remove(&self.hashes(disk))
     }
 
     /// Forgets all disks, durably. From then on the volumes may be changed.
     pub fn remove_all(&self) -> Result<(), Failure> {
         (0..self.disks).try_for_each(|disk| self.remove(disk))
     }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    journal::remove(path).map_err(|e| {
+        let message = format!("the journal {} cannot be removed: {e}", path.display());
+        // Whoever changes the volumes with it still there would have them mixed up in the next try.
+        Failure::new(Class::Io, message)
+            .advise("remove it, see to the volume of the journals, and start again")
+    })
 }
 
 /// Another one for each name.

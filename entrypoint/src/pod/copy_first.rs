@@ -306,6 +306,9 @@ impl Pod<'_> {
                 source,
                 target: volume::identity(path),
             });
+            if !verify {
+                journals.remove_hashes(number)?;
+            }
             disks.push(Disk {
                 source,
                 target,

@@ -156,6 +156,8 @@ pub fn nbdkit(
             line.extend(cow);
         }
         Way::Vddk => {
+            // The library's own log has the reasons for its errors.
+            line.extend((used == Use::Copy).then(|| "--verbose".to_owned()));
             line.extend(["-D", "vddk.stats=1", "-D", "vddk.datapath=0"].map(str::to_owned));
             let names = ["multi-conn"].into_iter().chain(layer);
             line.extend(filters(names.chain(["blocksize", "cacheextents", "retry"])));
