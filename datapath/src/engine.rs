@@ -75,6 +75,9 @@ pub struct JournalPlace {
     pub path: PathBuf,
     /// Identity of the source, instead of what can be seen of it.
     pub source: Option<String>,
+    /// Identity of the target, instead of what can be seen of it: numbers of devices change when a
+    /// volume is attached anew.
+    pub target: Option<String>,
 }
 
 /// One disk to copy.
@@ -210,7 +213,8 @@ async fn begin(disk: &Disk) -> Result<(RangeSet, Option<Journal>), CopyError> {
         None => disk.source.identity().map_err(failed)?,
     };
     let identity = |target: &Target| {
-        target.identity().map(|t| Identity::new(source.clone(), t, size)).map_err(failed)
+        let target = place.target.clone().map_or_else(|| target.identity(), Ok);
+        target.map(|t| Identity::new(source.clone(), t, size)).map_err(failed)
     };
     let mut durable = RangeSet::default();
     let found = journal::find(&place.path, &identity(&disk.target)?).map_err(failed)?;

@@ -39,7 +39,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Every phase, in the order of a run.
+    /// Every phase, in the order of a run; one that copies first has `Copy` before `Convert`.
     pub const ALL: [Phase; 8] = [
         Phase::Preflight,
         Phase::Prepare,
@@ -126,6 +126,13 @@ pub enum Event {
         /// How many disks virt-v2v says there are.
         total: usize,
     },
+    /// So much of a disk is there from an earlier run; not part of its rate.
+    DiskResumed {
+        /// Disk index.
+        disk: usize,
+        /// Bytes.
+        bytes: u64,
+    },
     /// The copy of a disk is this far, in percent (0 to 100). Never goes back.
     DiskPercent {
         /// Disk index.
@@ -210,6 +217,11 @@ impl DiskState {
         let seconds =
             (size.saturating_sub(self.done_bytes) as f64 / self.rate_bytes_per_second) as u64;
         Some(seconds)
+    }
+
+    fn resume(&mut self, now: UnixMs, bytes: u64) {
+        self.sampled_bytes = bytes.max(self.sampled_bytes);
+        self.sampled_ms = now;
     }
 
     fn advance(&mut self, now: UnixMs, percent: f64) {
@@ -315,6 +327,7 @@ impl Snapshot {
             Event::PhaseEntered(phase) => self.enter(now, *phase),
             Event::DiskSize { disk, bytes } => self.disk(*disk).size_bytes = Some(*bytes),
             Event::DiskStarted { disk, .. } => self.start_disk(now, *disk),
+            Event::DiskResumed { disk, bytes } => self.disk(*disk).resume(now, *bytes),
             Event::DiskPercent { disk, percent } => self.disk(*disk).advance(now, *percent),
             Event::CopyFinished => {
                 for disk in &mut self.disks {

@@ -18,6 +18,17 @@ fn bytes_rate_and_time_left_follow_the_percent() {
 }
 
 #[test]
+fn what_is_there_from_an_earlier_run_is_done_but_not_a_rate() {
+    let mut s = copying(1000);
+    s.apply(1500, &Event::DiskResumed { disk: 0, bytes: 800 });
+    s.apply(1500, &Event::DiskPercent { disk: 0, percent: 80.0 });
+    assert_eq!((s.disks[0].done_bytes, s.disks[0].seconds_left()), (800, None));
+    s.apply(2500, &Event::DiskPercent { disk: 0, percent: 90.0 });
+    assert!((s.disks[0].rate_bytes_per_second - 100.0).abs() < 0.001);
+    assert_eq!(s.disks[0].seconds_left(), Some(1));
+}
+
+#[test]
 fn two_bars_in_one_millisecond_lose_no_bytes() {
     let mut s = copying(1000);
     for percent in [40.0, 100.0] {

@@ -155,6 +155,9 @@ pub fn event(event: &Event) {
         Event::DiskStarted { disk, total } => {
             tracing::info!(target: EVENT, disk, total, "copying disk");
         }
+        Event::DiskResumed { disk, bytes } => {
+            tracing::info!(target: EVENT, disk, bytes, "a part of the disk is there from an earlier run");
+        }
         Event::DiskPercent { .. } => {}
         Event::CopyFinished => tracing::info!(target: EVENT, "all disks copied"),
         Event::Message { severity, tool, text } => match severity {

@@ -25,8 +25,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Before the first new start of a tool; doubles.
-const RETRY_WAIT: Duration = Duration::from_secs(15);
-const RETRY_LONGEST: Duration = Duration::from_secs(300);
+pub const RETRY_WAIT: Duration = Duration::from_secs(15);
+/// The longest wait.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// virt-v2v waits 30 s for nbdkit, which a busy node can exceed.
 const NO_NBDKIT: &str = "nbdkit did not start up";
 
@@ -262,7 +263,7 @@ fn judge(tool: Tool, ended: &Ended, evidence: &Evidence) -> Result<(), Failure> 
 }
 
 /// A failure for which VDDK has the better reason.
-fn explain(failure: Failure, watch: &Watch) -> Failure {
+pub fn explain(failure: Failure, watch: &Watch) -> Failure {
     let own = matches!(
         failure.class,
         Class::Conversion

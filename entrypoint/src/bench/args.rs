@@ -1,5 +1,6 @@
 //! The command line of `v2v-pod bench`.
 
+pub use crate::serve_disks::Way;
 use crate::trust::Fingerprint;
 use crate::vsphere::access::TrustMode;
 use clap::{Args, Subcommand, ValueEnum};
@@ -39,15 +40,6 @@ Examples:
       --transports https --copiers v2v-pod --disks 1 --rounds 1 --thumbprint AA:BB:…
   v2v-pod bench transports … --scratch /mnt/fast --report transports.json";
 
-/// A way of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Way {
-    /// nbdkit-curl
-    Https,
-    /// nbdkit-vddk
-    Vddk,
-}
-
 /// A program that copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Tool {
@@ -56,15 +48,6 @@ pub enum Tool {
     /// `v2v-pod copy`
     #[value(name = "v2v-pod")]
     V2vPod,
-}
-
-impl fmt::Display for Way {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Https => "https",
-            Self::Vddk => "vddk",
-        })
-    }
 }
 
 impl fmt::Display for Tool {

@@ -1,13 +1,13 @@
 //! What is checked and prepared before `bench transports` measures anything.
 
 use super::args::TransportsArgs;
-use super::lines::{self, Files, Server};
+use super::choose;
 use super::report::Spread;
-use super::vm::{self, Vm};
 use crate::failure::{Class, Failure};
 use crate::preflight::{self, Report as Findings, Verdict};
 use crate::rundir::RunDir;
-use crate::secret;
+use crate::serve_disks::secrets::{Login, user_of};
+use crate::serve_disks::vm::{self, Vm};
 use crate::toolbox::Toolbox;
 use crate::trust::Endpoint;
 use crate::vsphere::access::{self, Access, Given};
@@ -15,11 +15,6 @@ use crate::vsphere::choose::Wanted;
 use crate::vsphere::find::{self, Question};
 use crate::vsphere::transport::{self, Transport, Vddk, Wish};
 use crate::vsphere::virsh::{self, Virsh};
-use percent_encoding::percent_decode_str;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Instant;
 use tokio::net::TcpStream;
 
@@ -77,29 +72,13 @@ pub fn endpoint(args: &TransportsArgs) -> Result<Endpoint, Failure> {
         .map_err(|e| Failure::new(Class::Config, format!("--url: {}", datapath::error_chain(&e))))
 }
 
-/// Who asks: the user is in the URL, the password in its file.
-pub struct Login {
-    /// Decoded.
-    pub user: String,
-    /// For files of the run alone.
-    pub password: String,
-}
-
-impl Login {
-    /// Reads both.
-    pub fn read(args: &TransportsArgs) -> Result<Self, Failure> {
-        let user = url::Url::parse(&args.url).map(|u| u.username().to_owned()).unwrap_or_default();
-        let user = percent_decode_str(&user).decode_utf8_lossy().into_owned();
-        if user.is_empty() {
-            let message = "--url names no user";
-            return Err(Failure::new(Class::Config, message).advise("write vpx://USER@HOST/…"));
-        }
-        if user.contains(['\n', '\0', ':']) {
-            let message = "the user in --url has a line end or a colon";
-            return Err(Failure::new(Class::Config, message).advise("use another user"));
-        }
-        Ok(Self { user, password: secret::read(&args.password_file, "password")? })
-    }
+/// The user is in the URL, the password in its file.
+pub fn login(args: &TransportsArgs) -> Result<Login, Failure> {
+    let Some(user) = user_of(&args.url) else {
+        let message = "--url names no user";
+        return Err(Failure::new(Class::Config, message).advise("write vpx://USER@HOST/…"));
+    };
+    Login::new(user, &args.password_file)
 }
 
 /// The VM as libvirt describes it: exactly one of its name, and off.
@@ -125,7 +104,9 @@ pub async fn describe(
         message: format!("cannot read the VM {}: {}", args.vm, failure.message),
         ..failure
     })?;
-    vm::parse(virsh::document(&said), &args.vm)
+    let vm = vm::parse(virsh::document(&said), &args.vm)?;
+    choose::check(&vm, &args.vm)?;
+    Ok(vm)
 }
 
 /// A conversion may go on without it, a measurement not: the name could be that of another VM, or of one that runs.
@@ -154,26 +135,6 @@ pub fn counts(args: &TransportsArgs, available: usize) -> Result<Vec<usize>, Fai
     Ok(counts)
 }
 
-/// For the tools, and nobody else: the folder is the run's.
-pub fn write_secrets(
-    files: &Files,
-    server: &Server,
-    vm: &Vm,
-    disks: &[String],
-    login: &Login,
-) -> Result<(), Failure> {
-    std::fs::create_dir(&files.folder).map_err(|e| {
-        Failure::new(Class::NoSpace, format!("cannot make {}: {e}", files.folder.display()))
-    })?;
-    write_private(&files.password(), &login.password)?;
-    write_private(&files.curl(), &lines::curl_options(&login.user, &login.password))?;
-    for (number, disk) in disks.iter().enumerate() {
-        let url = lines::folder_url(server, &vm.datacenter, disk).unwrap_or_default();
-        write_private(&files.cookie(number), &lines::cookie_script(server, files, &url))?;
-    }
-    Ok(())
-}
-
 /// A TCP handshake costs one.
 pub async fn round_trip(endpoint: &Endpoint) -> Result<Spread, Failure> {
     let mut times = Vec::new();
@@ -186,16 +147,6 @@ pub async fn round_trip(endpoint: &Endpoint) -> Result<Spread, Failure> {
         times.push(begin.elapsed().as_secs_f64() * 1000.0);
     }
     Spread::of(times).ok_or_else(|| Failure::new(Class::Internal, "no connection was tried"))
-}
-
-/// A file for nobody else.
-fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(Class::NoSpace, format!("cannot write {}: {e}", path.display()))
-    };
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
 }
 
 #[cfg(test)]

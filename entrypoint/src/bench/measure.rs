@@ -1,68 +1,14 @@
 //! One measurement: the servers started, the copiers run together, the time until the last has ended.
 
-use crate::classify::Evidence;
 use crate::failure::{Class, Failure};
-use crate::supervise::stop::{Stop, StopCause};
-use crate::supervise::{self, Ended, Heard, Spec};
+use crate::serve_disks::children::{Children, Line, ServerLine};
+use crate::supervise::stop::Stop;
 use crate::toolbox::Toolbox;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 use tokio::task::JoinSet;
-
-/// A login at a slow vCenter takes seconds.
-const START_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
-const GRACE: Duration = Duration::from_secs(10);
-/// What a failure may need for its explanation.
-const LAST_LINES: usize = 5;
-
-/// A program with its arguments.
-#[derive(Debug, Clone)]
-pub struct Line {
-    /// Where it is.
-    pub program: PathBuf,
-    /// Without the program.
-    pub args: Vec<String>,
-}
-
-/// A server, and the file that is there when it serves.
-#[derive(Debug, Clone)]
-pub struct ServerLine {
-    /// nbdkit.
-    pub line: Line,
-    /// Its `--pidfile`.
-    pub pidfile: PathBuf,
-}
-
-/// How a child ended, and the end of what it said.
-struct Finished {
-    name: String,
-    ended: Result<Ended, String>,
-    evidence: Evidence,
-    last: VecDeque<String>,
-}
-
-impl Finished {
-    fn failed(&self) -> bool {
-        !self.ended.as_ref().is_ok_and(|e| e.status.success())
-    }
-
-    fn failure(&self) -> Failure {
-        let how = match &self.ended {
-            Ok(ended) => ended.status.to_string(),
-            Err(why) => why.clone(),
-        };
-        let last: Vec<&str> = self.last.iter().map(String::as_str).collect();
-        let known = self.evidence.failure(&self.name, &how);
-        // What is not known by its words is a failure to read or write.
-        let class = if known.class == Class::Conversion { Class::Io } else { known.class };
-        Failure::new(class, format!("{} failed: {how}: {}", self.name, last.join(" | ")))
-    }
-}
 
 /// Runs children with one environment in one folder.
 #[derive(Debug)]
@@ -76,35 +22,8 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Starts a child; it is killed when the set is dropped.
-    fn spawn(&self, set: &mut JoinSet<Finished>, line: &Line, stop: &Stop) {
-        let (line, stop) = (line.clone(), stop.clone());
-        let (env, dir) = (self.toolbox.env(), self.dir.to_owned());
-        let certificates = self.toolbox.certificates().cloned();
-        let name = line.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        set.spawn(async move {
-            let spec = Spec {
-                program: &line.program,
-                env: &env,
-                dir: &dir,
-                grace: GRACE,
-                messages: false,
-                certificates: certificates.as_ref(),
-            };
-            let argv: Vec<OsString> = line.args.iter().map(OsString::from).collect();
-            let (mut evidence, mut last) = (Evidence::default(), VecDeque::new());
-            let heard = |heard: Heard<'_>| {
-                let Heard::Output(text, _) = heard else { return };
-                evidence.line(&name, text);
-                if last.len() == LAST_LINES {
-                    last.pop_front();
-                }
-                last.push_back(crate::classify::redact_urls(text));
-            };
-            let ended = supervise::run(&spec, |_| argv, &stop, heard).await;
-            let ended = ended.map_err(|e| datapath::error_chain(&e));
-            Finished { name, ended, evidence, last }
-        });
+    fn children(&self) -> Children<'_> {
+        Children { toolbox: self.toolbox, dir: self.dir, stop: self.stop, ear: None }
     }
 
     /// With the servers running, does `work`; then ends them. CPU seconds of the servers.
@@ -113,57 +32,12 @@ impl Bench<'_> {
         servers: &[ServerLine],
         work: impl AsyncFnOnce() -> Result<T, Failure>,
     ) -> Result<(T, f64), Failure> {
-        let (mut set, end) = (JoinSet::new(), Stop::default());
-        for server in servers {
-            self.spawn(&mut set, &server.line, &end);
-        }
-        let started = self.until_started(&mut set, servers).await;
-        let result = match started {
-            Ok(()) => work().await,
-            Err(failure) => Err(failure),
+        let timed = async || {
+            let value = work().await?;
+            Ok((value, cpu_of_children()))
         };
-        let before = cpu_of_children();
-        end.set(StopCause::Terminate);
-        let mut told: Option<Failure> = None;
-        while let Some(finished) = set.join_next().await {
-            let Ok(finished) = finished else { continue };
-            // One that ended by itself is the reason why its copier failed, and knows why.
-            if finished.ended.as_ref().is_ok_and(|e| e.stopped.is_none()) || result.is_err() {
-                told.get_or_insert(finished.failure());
-            }
-        }
-        match (result, told) {
-            (Ok(value), _) => Ok((value, cpu_of_children() - before)),
-            (Err(failure), Some(server)) if self.stop.cause().is_none() => {
-                let message = format!("{failure}; {}", server.message);
-                let class = if server.class == Class::Io { failure.class } else { server.class };
-                Err(Failure::new(class, message))
-            }
-            (Err(failure), _) => Err(failure),
-        }
-    }
-
-    async fn until_started(
-        &self,
-        set: &mut JoinSet<Finished>,
-        servers: &[ServerLine],
-    ) -> Result<(), Failure> {
-        let begin = Instant::now();
-        let missing = || servers.iter().find(|s| !s.pidfile.exists());
-        while missing().is_some() {
-            if let Some(cause) = self.stop.cause() {
-                return Err(cause.failure());
-            }
-            if let Some(Ok(finished)) = set.try_join_next() {
-                return Err(finished.failure());
-            }
-            if begin.elapsed() > START_LIMIT {
-                let message = format!("nbdkit does not start within {} s", START_LIMIT.as_secs());
-                return Err(Failure::new(Class::Network, message));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
+        let (value, before) = self.children().with_servers(servers, timed).await?;
+        Ok((value, cpu_of_children() - before))
     }
 
     /// Runs the copiers together. Seconds from the start of the first to the end of the last, and the CPU
@@ -172,7 +46,7 @@ impl Bench<'_> {
         let mut set = JoinSet::new();
         let (before, begin) = (cpu_of_children(), Instant::now());
         for line in copiers {
-            self.spawn(&mut set, line, self.stop);
+            self.children().spawn(&mut set, line, self.stop);
         }
         let mut failure = None;
         while let Some(finished) = set.join_next().await {

@@ -6,11 +6,11 @@
 
 mod args;
 mod checks;
-mod lines;
+mod choose;
+mod copies;
 mod measure;
 mod report;
 mod session;
-mod vm;
 
 pub use args::{BenchCommand, TransportsArgs};
 

@@ -1,14 +1,17 @@
 //! A run of `bench transports`: everything checked, the VM found, then one measurement after another.
 
 use super::args::{Competitor, Tool, TransportsArgs, Way};
-use super::checks::{Login, check, counts, describe, endpoint, round_trip, write_secrets};
-use super::lines::{self, Files, Server};
-use super::measure::{Bench, Line, ServerLine};
+use super::checks::{check, counts, describe, endpoint, login, round_trip};
+use super::copies::{copies, target};
+use super::measure::Bench;
 use super::report::{Report, Sample};
-use super::vm::Vm;
 use crate::failure::{Class, Failure};
 use crate::preflight::{Report as Findings, Verdict};
 use crate::rundir::RunDir;
+use crate::serve_disks::children::{Line, ServerLine};
+use crate::serve_disks::lines::{self, Files, Server, Use};
+use crate::serve_disks::secrets::write_secrets;
+use crate::serve_disks::vm::Vm;
 use crate::supervise::stop::Stop;
 use crate::toolbox::Toolbox;
 use crate::trust::Endpoint;
@@ -69,7 +72,7 @@ impl Session {
         } else {
             anchors::widen();
         }
-        let login = Login::read(args)?;
+        let login = login(args)?;
         let vm = describe(args, &access, &toolbox, &run).await?;
         let disks = vm.choose(&args.disk)?;
         let counts = counts(args, disks.len())?;
@@ -82,6 +85,8 @@ impl Session {
             insecure: access.trust == "insecure",
             libdir: args.libdir.clone(),
             vddk_transports: vddk.as_ref().and_then(|v| v.transports).map(str::to_owned),
+            vddk_config: None,
+            cookie_renew: None,
         };
         let files = Files { folder: run.tmp().join("bench") };
         write_secrets(&files, &server, &vm, &disks, &login)?;
@@ -127,8 +132,7 @@ impl Session {
         let servers = (0..count)
             .map(|n| self.server_line(competitor.transport, n))
             .collect::<Result<Vec<_>, _>>()?;
-        let copies =
-            lines::copies(competitor.copier, &self.files, self.scratch().as_deref(), count);
+        let copies = copies(competitor.copier, &self.files, self.scratch().as_deref(), count);
         let program = self.copier(competitor.copier)?;
         let copies: Vec<Line> =
             copies.into_iter().map(|args| Line { program: program.clone(), args }).collect();
@@ -157,8 +161,15 @@ impl Session {
 
     fn server_line(&self, way: Way, number: usize) -> Result<ServerLine, Failure> {
         let disk = &self.disks[number];
-        let args = lines::nbdkit(way, &self.server, &self.vm, disk, &self.files, number)
-            .ok_or_else(|| Failure::new(Class::Config, format!("{disk:?} is no name of a disk")))?;
+        let args = lines::nbdkit(
+            way,
+            &self.server,
+            &self.vm,
+            disk,
+            (&self.files, number),
+            Use::Conversion,
+        )
+        .ok_or_else(|| Failure::new(Class::Config, format!("{disk:?} is no name of a disk")))?;
         let line = Line { program: self.tool("nbdkit")?, args };
         Ok(ServerLine { line, pidfile: self.files.pidfile(number) })
     }
@@ -196,7 +207,7 @@ impl Session {
     async fn compare(&self, count: usize) -> Result<(), Failure> {
         let Some(dir) = self.scratch() else { return Ok(()) };
         for number in 0..count {
-            let path = PathBuf::from(lines::target(Some(&dir), number));
+            let path = PathBuf::from(target(Some(&dir), number));
             let shown = path.display().to_string();
             let digest = tokio::task::spawn_blocking(move || digest(&path)).await;
             let digest = digest
@@ -219,7 +230,7 @@ impl Session {
         for number in 0..self.disks.len() {
             let mut left = vec![self.files.socket(number), self.files.pidfile(number)];
             if let Some(dir) = self.scratch() {
-                let target = lines::target(Some(&dir), number);
+                let target = target(Some(&dir), number);
                 left.extend([format!("{target}.v2v-journal").into(), target.into()]);
             }
             for path in left {
@@ -266,7 +277,7 @@ impl Session {
             commands.push((format!("{way} server"), shown(&self.server_line(way, 0)?.line)));
         }
         for tool in [Tool::Nbdcopy, Tool::V2vPod].into_iter().filter(|t| args.copiers.contains(t)) {
-            let copies = lines::copies(tool, &self.files, self.scratch().as_deref(), 1);
+            let copies = copies(tool, &self.files, self.scratch().as_deref(), 1);
             let program = self.copier(tool)?;
             commands.extend(copies.into_iter().map(|args| {
                 (format!("{tool} copies"), shown(&Line { program: program.clone(), args }))
@@ -319,7 +330,7 @@ mod tests {
     fn copies_go_where_nobody_else_can_put_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let scratch = private_folder(dir.path()).unwrap();
-        let target = PathBuf::from(lines::target(Some(&scratch.tmp()), 0));
+        let target = PathBuf::from(target(Some(&scratch.tmp()), 0));
         let own = scratch.path().to_owned();
         assert!(
             target.starts_with(&own) && own.parent() == dir.path().canonicalize().ok().as_deref()

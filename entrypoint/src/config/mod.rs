@@ -2,6 +2,7 @@
 //!
 //! Read once at the start. Nothing after this module looks at the environment.
 
+pub mod copy_first;
 pub mod goflags;
 mod ova;
 pub mod pod;
@@ -63,6 +64,16 @@ pub enum ConfigError {
         value: String,
         /// What it may be.
         allowed: &'static str,
+    },
+    /// Disks of this job cannot be copied first.
+    #[error(
+        "V2V_copyFirst is set, but disks cannot be copied first {what}: leave V2V_copyFirst out{instead}"
+    )]
+    CopyFirst {
+        /// Which job it is.
+        what: &'static str,
+        /// What could be meant.
+        instead: &'static str,
     },
     /// A thumbprint that is none.
     #[error("{variable}: {source}")]

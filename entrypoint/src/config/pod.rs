@@ -2,6 +2,7 @@
 //! the run logs as warnings; the others are errors before anything happens.
 
 use super::ConfigError;
+pub use super::copy_first::CopyFirst;
 use super::settings::{Values, parse_bool};
 pub use super::vsphere::VSphere;
 use super::xen::Xen;
@@ -45,6 +46,8 @@ pub enum Job {
         /// Convert on an overlay and commit it when all went well.
         overlay: bool,
     },
+    /// The disks are copied first, then converted where they are.
+    CopyFirst(CopyFirst),
     /// Only inspect the source, over VDDK paths.
     RemoteInspect {
         /// Source.
@@ -63,6 +66,7 @@ impl Job {
                 Some(vsphere)
             }
             Self::InPlace { vsphere, .. } => vsphere.as_ref(),
+            Self::CopyFirst(job) => job.vsphere(),
             Self::Convert(_) => None,
         }
     }
@@ -106,6 +110,7 @@ pub struct Paths {
     pub vddk_config: PathBuf,
     pub inspection: PathBuf,
     pub domain_xml: PathBuf,
+    pub journals: Option<PathBuf>,
 }
 
 /// Ports; 0 turns metrics or the live page off.
@@ -197,11 +202,15 @@ impl PodConfig {
     pub fn parse(values: &Values) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(values);
         let job = reader.job()?;
+        let output = match job {
+            Job::CopyFirst(_) => reader.output_of_copy_first()?,
+            _ => reader.output()?,
+        };
         Ok(Self {
             job,
             vm_name: reader.text("V2V_vmName").unwrap_or_default(),
             new_name: reader.text("V2V_NewName"),
-            output: reader.output()?,
+            output,
             claim_names: reader.json_list("V2V_claimNames"),
             local_migration: reader.boolean("LOCAL_MIGRATION", true),
             guest: reader.guest(),
@@ -262,6 +271,15 @@ impl<'a> Reader<'a> {
     }
 
     fn job(&mut self) -> Result<Job, ConfigError> {
+        let job = self.plain_job()?;
+        if !self.copies_first()? {
+            return Ok(job);
+        }
+        let overlay = self.boolean("V2V_overlayEnabled", true);
+        CopyFirst::instead_of(job, overlay).map(Job::CopyFirst)
+    }
+
+    fn plain_job(&mut self) -> Result<Job, ConfigError> {
         if self.boolean("V2V_inPlace", false) {
             let vsphere = self.text("V2V_libvirtURL").map(|url| self.vsphere(url)).transpose()?;
             return Ok(Job::InPlace { vsphere, overlay: self.boolean("V2V_overlayEnabled", true) });
@@ -333,6 +351,10 @@ impl<'a> Reader<'a> {
                 skipped.push(name);
             }
         }
+        // virt-v2v alone has the option.
+        if self.values.get("V2V_HOSTNAME").is_some() && self.copies_first() == Ok(true) {
+            skipped.push("V2V_HOSTNAME");
+        }
         // Any text counts as true here.
         if self.values.get("V2V_multipleIPsPerNic").is_some() {
             skipped.push("V2V_multipleIPsPerNic");
@@ -397,6 +419,7 @@ impl<'a> Reader<'a> {
             vddk_config: path("vddk-conf-file", "/mnt/vddk-conf/vddk-config-file"),
             inspection: path("inspection-output-file", "/var/tmp/v2v/inspection.xml"),
             domain_xml: path("libvirt-domain-file", "/tmp/input.xml"),
+            journals: self.text("V2V_journalDir").map(PathBuf::from),
         }
     }
 

@@ -160,6 +160,16 @@ pub const SETTINGS: &[Setting] = &[
         "source-retries",
         "ours: new starts after a failure of the source that may pass (default: 2)",
     ),
+    boolean(
+        "V2V_copyFirst",
+        "copy-first",
+        "ours: copy the disks first, then convert them on the volumes; a later try resumes the copy",
+    ),
+    text(
+        "V2V_journalDir",
+        "journal-dir",
+        "ours: copy first: folder that outlives the pod, for the journals; default: the work folder",
+    ),
     text("V2V_preflight", "preflight", "ours: quick (default) or full (also starts the appliance)"),
 ];
 

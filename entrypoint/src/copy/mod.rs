@@ -2,6 +2,7 @@
 
 pub mod args;
 mod failure;
+pub mod patient;
 pub mod rate;
 mod show;
 
@@ -85,7 +86,10 @@ async fn open_all(
         let journal = (!args.no_journal)
             .then(|| journal_path(args, &target, pairs.len(), index, work))
             .flatten()
-            .map(|path| JournalPlace { path, source: args.source_ids.get(index).cloned() });
+            .map(|path| {
+                let source = args.source_ids.get(index).cloned();
+                JournalPlace { path, source, target: None }
+            });
         let hashes = args.verify.then(|| match &journal {
             Some(place) => journal::with_suffix(&place.path, ".hashes"),
             None => work.join(format!("v2v-pod-copy-{}-{index}.hashes", std::process::id())),

@@ -2,16 +2,15 @@
 //! with 0 only when the disk is durable. virt-v2v stops its servers when we exit, so not before.
 
 use crate::copy::args::{MAX_ZERO, buffers, onto_volumes};
-use crate::copy::{copy_failure, source_failure, target_failure};
+use crate::copy::{copy_failure, patient, source_failure, target_failure};
 use crate::failure::{Class, Failure};
 use crate::grant::{Counts, FromCopier, SOCKET_VARIABLE, ToCopier};
 use datapath::engine::{Disk, Settings, Shared, copy_disk};
-use datapath::nbd::{NbdError, NbdOptions, NbdUri};
+use datapath::nbd::NbdUri;
 use datapath::place;
 use datapath::progress::{Progress, get};
 use datapath::rate::Limit;
-use datapath::retry::Retry;
-use datapath::source::{RequestLimit, Source, SourceError};
+use datapath::source::RequestLimit;
 use datapath::target::{FileOptions, Target};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,18 +26,6 @@ use tokio_util::sync::CancellationToken;
 /// Bandwidth is asked for in pieces of this size; small enough for an even flow.
 const TAKE: u64 = 4 << 20;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// The source is virt-v2v's own nbdkit, which waits for its server itself (retry filter: a minute).
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Before the source is opened again.
-const OPEN_AGAIN: [Duration; 6] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-    Duration::from_secs(20),
-    Duration::from_secs(30),
-];
-
 /// The supervisor's socket, when there is one.
 pub fn socket() -> Option<PathBuf> {
     std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from)
@@ -119,8 +106,8 @@ async fn open(
     let uri = |text: &str| {
         text.parse::<NbdUri>().map_err(|e| Failure::new(Class::Internal, e.to_string()))
     };
-    let options = NbdOptions { connections: 8, extents: true, patience: PATIENCE };
-    let from = open_source(&uri(source)?, options).await.map_err(|e| source_failure(&e))?;
+    let say = |text: String| eprintln!("nbdcopy: {text}");
+    let from = patient::open(&uri(source)?, say).await.map_err(|e| source_failure(&e))?;
     let to: Target = match volume {
         // The supervisor holds the lock, and virt-v2v's idle nbdkit has it open.
         Some(path) => {
@@ -128,7 +115,7 @@ async fn open(
                 FileOptions { direct: true, allocate: allocated, exclusive: false, is_zero: false };
             place::open_file_target(path, files).map_err(|e| target_failure(&e))?
         }
-        None => place::open_nbd_target(uri(target)?, options, allocated, false, MAX_ZERO)
+        None => place::open_nbd_target(uri(target)?, patient::OPTIONS, allocated, false, MAX_ZERO)
             .await
             .map_err(|e| target_failure(&e))?,
     };
@@ -144,35 +131,8 @@ async fn open(
     })
 }
 
-/// virt-v2v's nbdkit asks its server for the disk's length at each opening, and refuses the export when that fails.
-async fn open_source(uri: &NbdUri, options: NbdOptions) -> Result<Source, SourceError> {
-    for wait in OPEN_AGAIN {
-        match place::open_nbd_source(uri.clone(), options).await {
-            Err(e) if is_refusal(&e) => {
-                let text = datapath::error_chain(&e);
-                eprintln!("nbdcopy: {text}; trying again in {} s", wait.as_secs());
-            }
-            result => return result,
-        }
-        tokio::time::sleep(wait).await;
-    }
-    place::open_nbd_source(uri.clone(), options).await
-}
-
-fn is_refusal(e: &SourceError) -> bool {
-    matches!(e, SourceError::Nbd { source, .. }
-        if matches!(source, NbdError::Refused { passing: true, .. } | NbdError::Lost(_)))
-}
-
 fn settings(allocated: bool, verify: bool) -> Settings {
-    let retry = Retry {
-        attempts: 6,
-        first: Duration::from_millis(200),
-        longest: Duration::from_secs(10),
-        // A failure reaches us after the minute for which nbdkit's retry filter tried by itself.
-        give_up: Duration::from_secs(900),
-    };
-    let settings = onto_volumes(retry, verify);
+    let settings = onto_volumes(patient::retry(), verify);
     if allocated { Settings { sparse: 0, ..settings } } else { settings }
 }
 

@@ -1,14 +1,16 @@
 //! The preflight of pod mode.
 
+use super::copy_first::images;
 use super::{Ready, Server, xen};
 use crate::bus::Bus;
+use crate::config::copy_first::{CopyFirst, From};
 use crate::config::pod::{Job, PodConfig, PreflightDepth, Source, VSphere};
 use crate::disks::DiskMap;
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::ova;
 use crate::preflight::{self, Need, Report};
-use crate::sources::measure::{self, Image};
+use crate::sources::measure::{self, Image, Measured};
 use crate::tool_run::Tool;
 use crate::toolbox::{Accelerator, Toolbox, wants_no_fstrim};
 use crate::volumes::Volumes;
@@ -81,6 +83,7 @@ async fn look(
     preflight::check_temp(report, dirs.base);
     check_secrets(config, report);
     super::target::check_name(config, report);
+    super::copy_first::check(config, report);
     let server = check_server(config, toolbox, dirs, report).await;
     let ova = match &config.job {
         Job::Convert(Source::Ova(wanted)) => {
@@ -146,7 +149,7 @@ fn needs(config: &PodConfig) -> (Need, Need) {
     };
     let main = match &config.job {
         Job::Convert(_) => Need { tool: "virt-v2v", fact: Some(output) },
-        Job::InPlace { .. } => Need { tool: "virt-v2v-in-place", fact: None },
+        Job::InPlace { .. } | Job::CopyFirst(_) => Need { tool: "virt-v2v-in-place", fact: None },
         Job::RemoteInspect { .. } => Need { tool: "virt-v2v-inspector", fact: None },
     };
     (main, Need { tool: "virt-v2v-inspector", fact: None })
@@ -165,6 +168,11 @@ fn helper_needs(config: &PodConfig) -> Vec<Need> {
         Job::InPlace { vsphere, overlay } => {
             let virsh = vsphere.is_some().then(|| need("virsh"));
             virsh.into_iter().chain(overlay.then(|| need("qemu-img"))).collect()
+        }
+        Job::CopyFirst(job) => {
+            let served = job.vsphere().map(|_| ["virsh", "curl", "nbdkit"].map(need));
+            let overlay = job.overlay.then(|| need("qemu-img"));
+            served.into_iter().flatten().chain(overlay).collect()
         }
         Job::Convert(Source::Xen(_)) => vec![need("virsh")],
         _ => Vec::new(),
@@ -208,6 +216,9 @@ fn check_secrets(config: &PodConfig, report: &mut Report) {
     let paths = &config.paths;
     match &config.job {
         Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
+            preflight::check_secret(report, &paths.secret_key, "password");
+        }
+        Job::CopyFirst(job) if job.vsphere().is_some() => {
             preflight::check_secret(report, &paths.secret_key, "password");
         }
         Job::InPlace { vsphere: Some(_), .. } => {
@@ -323,13 +334,21 @@ async fn check_source(
     volumes: Option<&Volumes>,
     report: &mut Report,
 ) {
-    let Job::Convert(Source::HyperV(paths)) = &config.job else { return };
+    let (Job::Convert(Source::HyperV(paths))
+    | Job::CopyFirst(CopyFirst { from: From::Images(paths), .. })) = &config.job
+    else {
+        return;
+    };
     if let Some(volumes) = volumes.filter(|v| v.map.len() != paths.len()) {
         let problem = volumes.map.count_error(paths.len());
         report.problem("source", Failure::new(Class::Volume, problem.to_string()));
         return;
     }
-    match hyperv_sizes(toolbox, paths).await {
+    let sizes = match &config.job {
+        Job::CopyFirst(_) => images::measure(toolbox, paths).await.map(|all| sizes_of(&all)),
+        _ => hyperv_sizes(toolbox, paths).await,
+    };
+    match sizes {
         Ok(sizes) => {
             let problems = volumes.map(|v| v.check_sizes(&sizes)).unwrap_or_default();
             if problems.is_empty() {
@@ -341,6 +360,10 @@ async fn check_source(
         Err(failure) if failure.class == Class::Config => {
             report.problem("source", failure.advise(IMAGES));
         }
+        // Nobody else would say it before the first byte is written.
+        Err(failure) if matches!(config.job, Job::CopyFirst(_)) => {
+            report.problem("source", failure);
+        }
         Err(failure) => report.note("source", failure.message, failure.advice),
     }
 }
@@ -350,7 +373,11 @@ async fn hyperv_sizes(toolbox: &Toolbox, paths: &[PathBuf]) -> Result<Vec<u64>, 
         paths.iter().map(|path| Image { path: path.clone(), format: None }).collect();
     let measured = measure::measure_all(toolbox, &images, false).await?;
     measure::require_one_format(&measured)?;
-    Ok(measured.iter().map(|image| image.size).collect())
+    Ok(sizes_of(&measured))
+}
+
+fn sizes_of(measured: &[Measured]) -> Vec<u64> {
+    measured.iter().map(|image| image.size).collect()
 }
 
 fn check_result_port(config: &PodConfig, report: &mut Report) -> Option<TcpSocket> {
@@ -393,11 +420,11 @@ fn described(
     ova: Option<&ova::Source>,
 ) -> Event {
     let (source, transport) = match &config.job {
-        Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. } => {
-            ("vsphere", server.map_or("https", |s| s.transport.name()))
-        }
+        Job::Convert(Source::VSphere(_))
+        | Job::CopyFirst(CopyFirst { from: From::VSphere(_), .. })
+        | Job::RemoteInspect { .. } => ("vsphere", server.map_or("https", |s| s.transport.name())),
         Job::Convert(Source::Ova(wanted)) => ("ova", wanted.place.transport()),
-        Job::Convert(Source::HyperV(_)) => ("hyperv", "file"),
+        Job::Convert(Source::HyperV(_)) | Job::CopyFirst(_) => ("hyperv", "file"),
         Job::Convert(Source::Xen(_)) => ("xen", "ssh"),
         Job::InPlace { .. } => ("in-place", "none"),
     };

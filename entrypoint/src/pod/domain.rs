@@ -1,22 +1,28 @@
-//! Fetches the libvirt domain of a VM, for in-place conversion.
+//! Fetches the libvirt domain of a VM, for conversions on the volumes.
 
 use super::Pod;
-use crate::config::pod::VSphere;
+use crate::config::pod::{Job, VSphere};
 use crate::failure::{Class, Failure};
 use crate::vsphere::virsh::{self, Login, Virsh};
 
 impl Pod<'_> {
     /// The domain XML as libvirt gives it.
     pub(super) async fn fetch_domain(&self, vsphere: &VSphere) -> Result<String, Failure> {
+        if let Some(xml) = self.domain.get() {
+            return Ok(xml.clone());
+        }
         let paths = &self.config.paths;
         let url = self.url(vsphere);
+        let first = matches!(self.config.job, Job::CopyFirst(_));
+        let named = first && self.ready.server.as_ref().is_some_and(|s| s.access.names_user());
         let login = Login {
             url: &url,
-            user_file: Some(&paths.access_key),
+            user_file: (!named).then_some(&paths.access_key),
             password_file: &paths.secret_key,
         };
         let libvirt = Virsh::new(&login, &self.runner.toolbox, self.run_dir)?;
-        let name = self.config.vm_name.as_str();
+        // In place it is the contract's name alone.
+        let name = if first { self.vm(vsphere) } else { self.config.vm_name.as_str() };
         let words: &[&str] =
             if name.starts_with('-') { &["dumpxml", "--domain", name] } else { &["dumpxml", name] };
         let mut stop = self.runner.stop.clone();
@@ -29,7 +35,16 @@ impl Pod<'_> {
             ..failure
         })?;
         let xml = virsh::document(&said).to_owned();
-        self.check_name(&xml)?;
+        if first {
+            let meant = super::meant_by(vsphere, self.config, self.found());
+            if let Some(failure) = meant.other(&xml) {
+                return Err(failure);
+            }
+        } else {
+            self.check_name(&xml)?;
+        }
+        // Only one of them is ever read.
+        let _ = self.domain.set(xml.clone());
         Ok(xml)
     }
 

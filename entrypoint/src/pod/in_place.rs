@@ -54,6 +54,7 @@ impl Pod<'_> {
             None => None,
         };
         if !overlay {
+            self.forget_copy()?;
             return self.run_in_place(domain.as_deref(), ImageFormat::Raw).await;
         }
         if let Err(failure) = self.convert_on_overlays(&overlays, domain.as_deref()).await {
@@ -106,6 +107,7 @@ impl Pod<'_> {
     /// Writes the changes into the volumes, whatever signals come. An overlay that could not be
     /// committed is kept, so that nothing of the conversion is lost.
     async fn commit(&self, overlays: &[PathBuf], mark: &Path) -> Result<(), Failure> {
+        self.forget_copy()?;
         let undisturbed = Runner { stop: Stop::default(), ..self.runner.clone() };
         for overlay in overlays.iter().filter(|o| o.exists()) {
             let argv = vec!["commit".into(), overlay.clone().into()];

@@ -3,6 +3,7 @@
 //! [`run`] is the only place that orders the phases; each phase is a method in its own module.
 
 mod check;
+mod copy_first;
 mod domain;
 mod in_place;
 mod ova;
@@ -30,6 +31,7 @@ use crate::vsphere::domain_watch::Meant;
 use crate::vsphere::find::Vm;
 use crate::vsphere::transport::Transport;
 use crate::xen::check::Guest;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpSocket;
@@ -70,6 +72,8 @@ struct Pod<'a> {
     /// Where the CA certificates are, when there is no link to them.
     ca: Option<PathBuf>,
     run_dir: &'a Path,
+    /// The VM's domain, once it was read.
+    domain: OnceCell<String>,
 }
 
 /// The checks alone, for `v2v-pod preflight`; starts the appliance as well.
@@ -136,6 +140,7 @@ pub async fn run(
         common: Common::default(),
         ca: None,
         run_dir: run_dir.path(),
+        domain: OnceCell::new(),
     };
     pod.all_phases().await
 }
@@ -146,20 +151,30 @@ fn meant(config: &PodConfig, found: Option<&Vm>) -> Option<Meant> {
     else {
         return None;
     };
-    Some(Meant {
+    Some(meant_by(vsphere, config, found))
+}
+
+fn meant_by(vsphere: &VSphere, config: &PodConfig, found: Option<&Vm>) -> Meant {
+    Meant {
         name: match found {
             Some(vm) => Some(vm.name.clone()),
             None => vsphere.vm_uuid.is_none().then(|| config.vm_name.clone()),
         },
         uuid: found.map(|vm| vm.uuid.clone()).or_else(|| vsphere.vm_uuid.clone()),
         moref: vsphere.vm_moref.clone(),
-    })
+    }
 }
 
 impl Pod<'_> {
     async fn all_phases(&mut self) -> Result<(), Failure> {
         self.enter(Phase::Prepare)?;
         self.prepare()?;
+        match &self.config.job {
+            Job::CopyFirst(job) => self.copy_first(job).await?,
+            // Left by one that copied first.
+            Job::Convert(_) | Job::InPlace { .. } => self.forget_copy()?,
+            Job::RemoteInspect { .. } => {}
+        }
         self.enter(Phase::Convert)?;
         match &self.config.job {
             Job::Convert(source) => {
@@ -170,6 +185,7 @@ impl Pod<'_> {
             Job::InPlace { vsphere, overlay } => {
                 self.convert_in_place(vsphere.as_ref(), *overlay).await?;
             }
+            Job::CopyFirst(job) => self.convert_in_place(job.vsphere(), job.overlay).await?,
             Job::RemoteInspect { vsphere, disks } => {
                 return self.inspect_remote(vsphere, disks).await;
             }
@@ -275,9 +291,13 @@ impl Pod<'_> {
 
     /// The VM as virt-v2v is to ask for it: by name, unless that is not enough.
     fn vm<'b>(&'b self, vsphere: &'b VSphere) -> &'b str {
-        let found = self.ready.server.as_ref().and_then(|s| s.vm.as_ref());
-        let uuid = found.filter(|vm| vm.by_uuid).map(|vm| &vm.uuid);
+        let uuid = self.found().filter(|vm| vm.by_uuid).map(|vm| &vm.uuid);
         vsphere.vm_uuid.as_ref().or(uuid).unwrap_or(&self.config.vm_name)
+    }
+
+    /// The VM, where it was found beforehand.
+    fn found(&self) -> Option<&Vm> {
+        self.ready.server.as_ref().and_then(|s| s.vm.as_ref())
     }
 
     async fn inspect(&self) -> Result<(), Failure> {
@@ -322,7 +342,7 @@ impl Pod<'_> {
         let work = &self.config.paths.work_dir;
         let name = self.config.link_name();
         if self.config.output == OutputMode::Local {
-            if matches!(self.config.job, Job::InPlace { .. }) {
+            if matches!(self.config.job, Job::InPlace { .. } | Job::CopyFirst(_)) {
                 self.assume_target().await?;
             }
             let file = v2v_args::sanitize_slash(name);

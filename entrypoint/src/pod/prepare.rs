@@ -2,7 +2,7 @@
 
 use super::Pod;
 use super::in_place::COMMIT_MARK;
-use crate::config::pod::{Job, PodConfig, Source, VSphere};
+use crate::config::pod::{PodConfig, VSphere};
 use crate::event::{Event, Warning};
 use crate::failure::{Class, Failure};
 use crate::links;
@@ -21,10 +21,7 @@ pub fn set_tool_variables(config: &PodConfig, toolbox: &mut Toolbox) {
         toolbox.append("LIBGUESTFS_APPEND", " ", "xfs_repair_ignore=1");
     }
     if let Some(iso) = &config.guest.virtio_win {
-        let needed =
-            matches!(config.job, Job::Convert(Source::VSphere(_)) | Job::RemoteInspect { .. })
-                || matches!(&config.job, Job::InPlace { vsphere: Some(_), .. });
-        if needed && !iso.exists() {
+        if config.job.vsphere().is_some() && !iso.exists() {
             tracing::warn!(path = %iso.display(), "VIRTIO_WIN does not exist; the tools run without it");
         } else {
             toolbox.set("VIRTIO_WIN", iso.as_os_str());

@@ -3,6 +3,7 @@
 
 use super::check::Dirs;
 use super::{make_run_dir, ova, temp_base, xen};
+use crate::config::copy_first::{CopyFirst, From};
 use crate::config::pod::{Job, PodConfig, Source};
 use crate::failure::{Class, Failure};
 use crate::ova::{Place, Wanted};
@@ -53,8 +54,14 @@ async fn ask(
             Ok(login) => crate::ova::look(&rooted(wanted), &login, toolbox, dirs.run, report).await,
             Err(failure) => Err(failure),
         },
-        Job::Convert(Source::HyperV(paths)) => images(config, toolbox, paths).await,
-        Job::Convert(Source::VSphere(_)) | Job::InPlace { .. } | Job::RemoteInspect { .. } => {
+        Job::Convert(Source::HyperV(paths))
+        | Job::CopyFirst(CopyFirst { from: From::Images(paths), .. }) => {
+            images(config, toolbox, paths).await
+        }
+        Job::Convert(Source::VSphere(_))
+        | Job::CopyFirst(CopyFirst { from: From::VSphere(_), .. })
+        | Job::InPlace { .. }
+        | Job::RemoteInspect { .. } => {
             let message = "`v2v-pod source` looks at the sources ova, hyperv and xen alone";
             Err(Failure::new(Class::Config, message)
                 .advise("a VM of vSphere is in the inventory of its server: ask there"))

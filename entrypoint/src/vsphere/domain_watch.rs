@@ -53,15 +53,22 @@ impl DomainWatch {
     }
 
     fn compare(&self, xml: &str) -> Option<Failure> {
+        self.meant.other(xml)
+    }
+}
+
+impl Meant {
+    /// The failure for the domain of another one.
+    pub fn other(&self, xml: &str) -> Option<Failure> {
         let document = Document::parse(xml).ok()?;
         let text = |name: &str| {
             let is_it = |n: &Node<'_, '_>| n.tag_name().name() == name;
             document.root_element().children().find(is_it)?.text().map(str::trim).map(str::to_owned)
         };
         let asked = [
-            ("name", &self.meant.name, text("name")),
-            ("UUID", &self.meant.uuid, text("uuid")),
-            ("moref", &self.meant.moref, text("moref")),
+            ("name", &self.name, text("name")),
+            ("UUID", &self.uuid, text("uuid")),
+            ("moref", &self.moref, text("moref")),
         ];
         let wrong: Vec<String> = asked
             .into_iter()

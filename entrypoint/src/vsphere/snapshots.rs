@@ -15,16 +15,21 @@ impl Snapshots {
     pub fn line(&mut self, line: &str) -> Option<Failure> {
         let path = asked_for(line)?;
         if self.fallbacks.iter().any(|f| f == path) {
-            let message = format!(
-                "the VM has snapshots, and over HTTPS {path} would be read as it was before the first of them"
-            );
-            return Some(Failure::new(Class::SourceBusy, message).advise(
-                "delete the VM's snapshots (consolidate its disks), or use VDDK, which reads the newest state",
-            ));
+            return Some(failure(path));
         }
         self.fallbacks.extend(without_number(path));
         None
     }
+}
+
+/// For a disk whose newest state HTTPS cannot read.
+pub fn failure(path: &str) -> Failure {
+    let message = format!(
+        "the VM has snapshots, and over HTTPS {path} would be read as it was before the first of them"
+    );
+    Failure::new(Class::SourceBusy, message).advise(
+        "delete the VM's snapshots (consolidate its disks), or use VDDK, which reads the newest state",
+    )
 }
 
 /// The path in `'curl' … --head … 'https://host/folder/web/web-000002-flat.vmdk?dcPath=…'`.

@@ -14,6 +14,7 @@
 
 mod bench;
 mod cold;
+mod copy_first;
 mod disks;
 mod forklift;
 mod https;

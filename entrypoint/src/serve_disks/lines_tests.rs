@@ -11,6 +11,8 @@ fn server() -> Server {
         insecure: false,
         libdir: "/vddk".into(),
         vddk_transports: None,
+        vddk_config: None,
+        cookie_renew: None,
     }
 }
 
@@ -20,7 +22,7 @@ fn files() -> Files {
 
 fn vm() -> Vm {
     let disks = vec!["[ds 1] web/a b.vmdk".to_owned()];
-    Vm { moref: "vm-7".into(), datacenter: "Folder/DC 1".into(), disks }
+    Vm { uuid: "u".into(), moref: "vm-7".into(), datacenter: "Folder/DC 1".into(), disks }
 }
 
 #[test]
@@ -31,21 +33,24 @@ fn https_reads_the_flat_file_by_its_quoted_name() {
     assert_eq!(url(&server), format!("https://vc.example.com{path}"));
     server.port = 8443;
     assert_eq!(url(&server), format!("https://vc.example.com:8443{path}"));
-    let line = nbdkit(Way::Https, &server, &vm(), "[d] a.vmdk", &files(), 0).unwrap();
+    let line =
+        nbdkit(Way::Https, &server, &vm(), "[d] a.vmdk", (&files(), 0), Use::Conversion).unwrap();
     assert!(line.contains(&"cookie-script=sh /run/x/cookie0".to_owned()), "{line:?}");
     assert!(!line.contains(&"sslverify=false".to_owned()), "{line:?}");
     server.insecure = true;
-    let line = nbdkit(Way::Https, &server, &vm(), "[d] a.vmdk", &files(), 0).unwrap();
+    let line =
+        nbdkit(Way::Https, &server, &vm(), "[d] a.vmdk", (&files(), 0), Use::Conversion).unwrap();
     assert!(line.contains(&"sslverify=false".to_owned()), "{line:?}");
     assert!(cookie_script(&server, &files(), "https://x").contains(" --insecure "));
-    assert_eq!(nbdkit(Way::Https, &server, &vm(), "no disk", &files(), 0), None);
+    assert_eq!(nbdkit(Way::Https, &server, &vm(), "no disk", (&files(), 0), Use::Conversion), None);
 }
 
 #[test]
 fn vddk_gets_the_password_by_file() {
     let mut server = server();
     server.port = 8443;
-    let line = nbdkit(Way::Vddk, &server, &vm(), "[d] a.vmdk", &files(), 1).unwrap();
+    let line =
+        nbdkit(Way::Vddk, &server, &vm(), "[d] a.vmdk", (&files(), 1), Use::Conversion).unwrap();
     for word in
         ["vm=moref=vm-7", "file=[d] a.vmdk", "user=u@d", "port=8443", "password=+/run/x/password"]
     {
@@ -54,17 +59,30 @@ fn vddk_gets_the_password_by_file() {
 }
 
 #[test]
-fn copies_are_one_process_for_nbdcopy_and_disk_and_one_for_v2v_pod() {
-    let nbdcopy = copies(Tool::Nbdcopy, &files(), None, 2);
-    assert_eq!(nbdcopy[1], ["--flush", "nbd+unix:///?socket=/run/x/in1", "null:"]);
-    let ours = copies(Tool::V2vPod, &files(), Some(Path::new("/s")), 2);
-    assert_eq!((ours.len(), ours[0].len()), (1, 6));
-    assert_eq!(ours[0][5], "/s/v2v-pod-bench1.raw");
+fn the_login_is_quoted_for_curl() {
+    assert_eq!(curl_options("u", "a\"b\\c"), "user = \"u:a\\\"b\\\\c\"\n");
 }
 
 #[test]
-fn the_login_is_quoted_for_curl() {
-    assert_eq!(curl_options("u", "a\"b\\c"), "user = \"u:a\\\"b\\\\c\"\n");
+fn for_a_copy_nothing_is_kept_in_a_layer_and_the_disk_is_only_read() {
+    let server = Server {
+        cookie_renew: Some(Duration::from_secs(10)),
+        vddk_config: Some("/c".into()),
+        ..server()
+    };
+    for (way, more) in [(Way::Https, "cookie-script-renew=10"), (Way::Vddk, "config=/c")] {
+        let of = |used| nbdkit(way, &server, &vm(), "[d] a.vmdk", (&files(), 0), used).unwrap();
+        let (copy, conversion) = (of(Use::Copy), of(Use::Conversion));
+        assert!(conversion.iter().any(|w| w == "cow") && !copy.iter().any(|w| w.contains("cow")));
+        assert!(copy.contains(&"--readonly".to_owned()) && copy.contains(&more.to_owned()));
+    }
+}
+
+#[test]
+fn an_image_is_served_in_the_format_that_was_decided() {
+    let line = qemu_nbd(Path::new("/s/-x.vhdx"), ImageFormat::Vhdx, &files(), 2);
+    assert!(line.contains(&"--format=vhdx".to_owned()) && line[0] == "--read-only", "{line:?}");
+    assert_eq!(line[line.len() - 2..], ["--", "/s/-x.vhdx"]);
 }
 
 proptest! {

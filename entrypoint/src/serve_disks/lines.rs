@@ -1,12 +1,17 @@
-//! The command lines: nbdkit as virt-v2v 2.6 starts it for a disk at a vCenter, and the copiers. Pure.
+//! The command lines: nbdkit for a disk at a vCenter or an ESXi host, and qemu-nbd for an image. Pure.
 //!
-//! Taken from `virt-v2v -v`; left out is what comes with `-v` only. `benches/transportbench/lines.py` has
-//! the same ones.
+//! nbdkit's are taken from `virt-v2v -v` (2.6); left out is what comes with `-v` only.
+//! `benches/transportbench/lines.py` has the same ones.
 
-use super::args::{Tool, Way};
+use super::Way;
 use super::vm::{Vm, parts};
+use crate::guest::image::ImageFormat;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// virt-v2v's.
+const COOKIE_RENEW: Duration = Duration::from_secs(1500);
 
 /// All that has a meaning in a URL, and all else but what stays readable.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -29,6 +34,19 @@ pub struct Server {
     pub libdir: PathBuf,
     /// `transports=`, where the library must be told.
     pub vddk_transports: Option<String>,
+    /// `config=`, the library's settings.
+    pub vddk_config: Option<PathBuf>,
+    /// How often the session is begun anew over HTTPS, where virt-v2v's rule is not good enough.
+    pub cookie_renew: Option<Duration>,
+}
+
+/// What a disk is served for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// As virt-v2v has it: what is written stays in a layer above the disk.
+    Conversion,
+    /// It is only read.
+    Copy,
 }
 
 /// Files of a run.
@@ -106,32 +124,43 @@ pub fn nbdkit(
     server: &Server,
     vm: &Vm,
     disk: &str,
-    files: &Files,
-    number: usize,
+    (files, number): (&Files, usize),
+    used: Use,
 ) -> Option<Vec<String>> {
     let path = |p: PathBuf| p.to_string_lossy().into_owned();
     let mut line: Vec<String> =
         ["--exit-with-parent", "--foreground", "--pidfile"].map(str::to_owned).to_vec();
     line.extend([path(files.pidfile(number)), "--unix".to_owned(), path(files.socket(number))]);
     line.extend(["--threads", "16", "-D", "nbdkit.backend.datapath=0"].map(str::to_owned));
-    let cow = format!("cow-on-read={}", path(files.folder.join("convert")));
+    let cow = match used {
+        Use::Conversion => Some(format!("cow-on-read={}", path(files.folder.join("convert")))),
+        Use::Copy => {
+            line.push("--readonly".to_owned());
+            None
+        }
+    };
+    let layer = cow.as_ref().map(|_| "cow");
     match way {
         Way::Https => {
             let cookie = quoted(&path(files.cookie(number)));
-            line.extend(filters(&["cow", "cacheextents", "retry"]));
+            let renew = server.cookie_renew.unwrap_or(COOKIE_RENEW).as_secs();
+            line.extend(filters(layer.into_iter().chain(["cacheextents", "retry"])));
             line.extend([
                 "curl".to_owned(),
                 format!("url={}", folder_url(server, &vm.datacenter, disk)?),
                 "timeout=2000".to_owned(),
                 format!("cookie-script=sh {cookie}"),
-                "cookie-script-renew=1500".to_owned(),
+                format!("cookie-script-renew={renew}"),
             ]);
             line.extend(server.insecure.then(|| "sslverify=false".to_owned()));
-            line.push(cow);
+            line.extend(cow);
         }
         Way::Vddk => {
+            // The library's own log has the reasons for its errors.
+            line.extend((used == Use::Copy).then(|| "--verbose".to_owned()));
             line.extend(["-D", "vddk.stats=1", "-D", "vddk.datapath=0"].map(str::to_owned));
-            line.extend(filters(&["multi-conn", "cow", "blocksize", "cacheextents", "retry"]));
+            let names = ["multi-conn"].into_iter().chain(layer);
+            line.extend(filters(names.chain(["blocksize", "cacheextents", "retry"])));
             line.extend([
                 "vddk".to_owned(),
                 format!("server={}", server.host),
@@ -143,39 +172,30 @@ pub fn nbdkit(
             line.extend((server.port != 443).then(|| format!("port={}", server.port)));
             line.extend(server.thumbprint.as_ref().map(|t| format!("thumbprint={t}")));
             line.extend(server.vddk_transports.as_ref().map(|t| format!("transports={t}")));
+            line.extend(server.vddk_config.as_ref().map(|c| format!("config={}", c.display())));
             line.extend(
                 ["minblock=512", "maxdata=2M", "multi-conn-mode=disable"].map(str::to_owned),
             );
-            line.extend(["cow-block-size=4096".to_owned(), cow]);
+            line.extend(cow.into_iter().flat_map(|c| ["cow-block-size=4096".to_owned(), c]));
             line.push(format!("password=+{}", path(files.password())));
         }
     }
     Some(line)
 }
 
-fn filters(names: &[&str]) -> Vec<String> {
-    names.iter().flat_map(|n| ["--filter".to_owned(), (*n).to_owned()]).collect()
+/// qemu-nbd for the image of that number, read in this format and no other.
+pub fn qemu_nbd(image: &Path, format: ImageFormat, files: &Files, number: usize) -> Vec<String> {
+    let path = |p: &Path| p.to_string_lossy().into_owned();
+    let mut line = ["--read-only", "--persistent", "--shared=16"].map(str::to_owned).to_vec();
+    line.push(format!("--format={}", format.as_str()));
+    line.push(format!("--pid-file={}", path(&files.pidfile(number))));
+    line.push(format!("--socket={}", path(&files.socket(number))));
+    line.extend(["--".to_owned(), path(image)]);
+    line
 }
 
-/// Where disk `number` is copied to.
-pub fn target(scratch: Option<&Path>, number: usize) -> String {
-    scratch.map_or_else(
-        || "null:".to_owned(),
-        |dir| dir.join(format!("v2v-pod-bench{number}.raw")).to_string_lossy().into_owned(),
-    )
-}
-
-/// The arguments of the processes that copy the first `count` disks together: nbdcopy one for each,
-/// v2v-pod all in one.
-pub fn copies(tool: Tool, files: &Files, scratch: Option<&Path>, count: usize) -> Vec<Vec<String>> {
-    let pairs = (0..count).map(|n| [files.uri(n), target(scratch, n)]);
-    match tool {
-        Tool::Nbdcopy => pairs.map(|pair| [&["--flush".to_owned()][..], &pair].concat()).collect(),
-        Tool::V2vPod => {
-            let words = ["copy".to_owned(), "--quiet".to_owned()];
-            vec![words.into_iter().chain(pairs.flatten()).collect()]
-        }
-    }
+fn filters<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    names.flat_map(|n| ["--filter".to_owned(), n.to_owned()]).collect()
 }
 
 /// A word as a shell reads it.

@@ -6,6 +6,8 @@ use roxmltree::{Document, Node};
 /// What the command lines need of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
+    /// BIOS UUID.
+    pub uuid: String,
     /// Its reference at the server, `vm-21`.
     pub moref: String,
     /// For `dcPath=`.
@@ -45,47 +47,22 @@ pub fn parse(xml: &str, name: &str) -> Result<Vm, Failure> {
     if disks.is_empty() {
         return Err(bad("disk"));
     }
-    if let Some(disk) = disks.iter().find(|d| is_of_snapshot(d)) {
-        let message = format!("the VM {name} has snapshots ({disk})");
-        return Err(Failure::new(Class::Config, message).advise(
-            "choose a VM without: HTTPS would read another state than VDDK, so they cannot be compared",
-        ));
-    }
     let moref = text("moref").ok_or_else(|| bad("reference"))?;
     let datacenter = text("datacenterpath").ok_or_else(|| bad("datacenter"))?;
-    Ok(Vm { moref, datacenter, disks })
+    let uuid = text("uuid").unwrap_or_default();
+    Ok(Vm { uuid, moref, datacenter, disks })
 }
 
 /// `web-000001.vmdk`
-fn is_of_snapshot(disk: &str) -> bool {
+pub fn is_of_snapshot(disk: &str) -> bool {
     let number = disk.strip_suffix(".vmdk").and_then(|d| d.rsplit_once('-')).map(|(_, n)| n);
     number.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl Vm {
-    /// Those that are asked for, by number from 1 or by name; all when none is.
-    pub fn choose(&self, wanted: &[String]) -> Result<Vec<String>, Failure> {
-        if wanted.is_empty() {
-            return Ok(self.disks.clone());
-        }
-        let find = |wish: &String| {
-            let number = wish.parse::<usize>().ok().and_then(|n| n.checked_sub(1));
-            let by_number = number.and_then(|n| self.disks.get(n));
-            by_number.or_else(|| self.disks.iter().find(|d| *d == wish)).cloned().ok_or_else(|| {
-                let all: Vec<String> =
-                    self.disks.iter().enumerate().map(|(n, d)| format!("{} {d}", n + 1)).collect();
-                let message = format!("--disk {wish}: the VM has {}", all.join(", "));
-                Failure::new(Class::Config, message).advise("give a number or a name of these")
-            })
-        };
-        let mut chosen: Vec<String> = Vec::new();
-        for wish in wanted {
-            let disk = find(wish)?;
-            if !chosen.contains(&disk) {
-                chosen.push(disk);
-            }
-        }
-        Ok(chosen)
+    /// A disk that is the newest state above a snapshot.
+    pub fn in_snapshot(&self) -> Option<&str> {
+        self.disks.iter().map(String::as_str).find(|d| is_of_snapshot(d))
     }
 }
 
@@ -99,29 +76,24 @@ mod tests {
             |d: &&str| format!("<disk type='file' device='disk'><source file='{d}'/></disk>");
         let disks = disks.iter().map(disk).collect::<Vec<_>>().concat();
         format!(
-            "<domain type='vmware' xmlns:vmware='http://libvirt.org/schemas/domain/vmware/1.0'>\
+            "<domain type='vmware' xmlns:vmware='http://libvirt.org/schemas/domain/vmware/1.0'><uuid>42-a</uuid>\
              <devices><disk type='file' device='cdrom'><source file='[a] x.iso'/></disk>{disks}</devices>\
              <vmware:datacenterpath>DC 1</vmware:datacenterpath><vmware:moref>vm-7</vmware:moref></domain>"
         )
     }
 
     #[test]
-    fn a_vm_is_read_and_its_disks_are_chosen() {
+    fn a_vm_is_read() {
         let vm = parse(&domain(&["[ds 1] web/a.vmdk", "[ds 1] web/b-1.vmdk"]), "web").unwrap();
         assert_eq!((vm.moref.as_str(), vm.datacenter.as_str()), ("vm-7", "DC 1"));
-        assert_eq!(vm.choose(&[]).unwrap(), vm.disks);
-        let chosen = vm.choose(&["2".into(), "[ds 1] web/b-1.vmdk".into()]).unwrap();
-        assert_eq!(chosen, ["[ds 1] web/b-1.vmdk"]);
-        for unknown in ["0", "3", "a.vmdk", ""] {
-            let failure = vm.choose(&[unknown.to_owned()]).unwrap_err();
-            assert!(failure.message.contains("1 [ds 1] web/a.vmdk, 2 "), "{failure}");
-        }
+        assert_eq!((vm.uuid.as_str(), vm.disks.len(), vm.in_snapshot()), ("42-a", 2, None));
+        let vm = parse(&domain(&["[ds] web/a.vmdk", "[ds] web/b-000002.vmdk"]), "web").unwrap();
+        assert_eq!(vm.in_snapshot(), Some("[ds] web/b-000002.vmdk"));
     }
 
     #[test]
-    fn what_cannot_be_compared_is_refused() {
+    fn what_has_no_disks_in_files_is_refused() {
         let refused = |disks: &[&str]| parse(&domain(disks), "web").unwrap_err().message;
-        assert!(refused(&["[ds] web/a-000002.vmdk"]).contains("has snapshots"));
         assert!(refused(&[]).contains("no disk"));
         assert!(refused(&["/a.vmdk"]).contains("no file for a disk"));
         assert!(parse("<domain/>", "web").is_err() && parse("", "web").is_err());
