@@ -5,6 +5,11 @@
 //! counts on a step of an earlier round having been done, or on its status having been written.
 
 mod machine;
+mod seen;
+mod turn;
+
+pub use seen::{MachineState, PodState, Record, Seen, SourceState, VolumeState};
+pub use turn::{Candidate, admit};
 
 use super::failure::Failure;
 use crate::api::plan::VmPhase;
@@ -19,134 +24,6 @@ const RETRY_MAX: u64 = 600;
 
 /// A VM that is in the way.
 const OTHER_VM: &str = "a VirtualMachine of this name is there already and was not made by this Plan; rename or delete it";
-
-/// What the Plan's status remembers of a VM.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
-    /// How far it is.
-    pub phase: VmPhase,
-    /// How many pods were started.
-    pub attempts: u32,
-    /// When the next one starts, in seconds since 1970; in phase `Retrying`.
-    pub retry_at: Option<i64>,
-    /// Class of the last failure.
-    pub class: Option<String>,
-    /// What goes on, or what failed and what to do.
-    pub message: Option<String>,
-}
-
-/// All that was seen of a VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// What the status remembers.
-    pub record: Record,
-    /// Whether it is its turn, see [`admit`].
-    pub admitted: bool,
-    /// What is known of the guest at the source.
-    pub source: SourceState,
-    /// Its volumes, by disk; empty while the source is not known.
-    pub volumes: Vec<VolumeState>,
-    /// The volume of its journals, where the Plan wants one.
-    pub journal: Option<VolumeState>,
-    /// Its pod.
-    pub pod: PodState,
-    /// Its `VirtualMachine`.
-    pub machine: MachineState,
-}
-
-/// What is known of the guest at the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceState {
-    /// Disks and sizes.
-    Known,
-    /// It is being looked at.
-    Looking(String),
-    /// Something is wrong, there or in the Plan. Nothing was made, and somebody can mend it.
-    Wrong(Failure),
-    /// The guest is not what its volumes were made for.
-    Changed(Failure),
-}
-
-/// One volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VolumeState {
-    /// Not made yet.
-    Missing,
-    /// Made, and not usable yet.
-    Pending(String),
-    /// It is being deleted.
-    Leaving(String),
-    /// The pod may have it.
-    Usable,
-    /// The VM that is there owns it.
-    HandedOver,
-    /// A VM got it once that is not there any more, or another VM owns it: no pod may have it.
-    Taken(String),
-    /// Somebody else's claim has the name.
-    Foreign(String),
-}
-
-/// The pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodState {
-    /// None.
-    Missing,
-    /// Somebody else's pod has the name.
-    Foreign(String),
-    /// It is being deleted.
-    Leaving,
-    /// It does not run yet.
-    Waiting(u32, String),
-    /// It runs; this is its attempt.
-    Running(u32),
-    /// It runs, and the controller cannot ask it.
-    Unreachable(u32, String),
-    /// It runs, and serves its result: the disks are converted and durable.
-    Serving(u32),
-    /// It ended well, then (in seconds since 1970).
-    Succeeded(u32, i64),
-    /// It failed.
-    Failed(u32, Failure),
-}
-
-impl PodState {
-    /// Whether it takes up a place.
-    pub fn is_active(&self) -> bool {
-        matches!(
-            self,
-            Self::Leaving
-                | Self::Waiting(..)
-                | Self::Running(_)
-                | Self::Unreachable(..)
-                | Self::Serving(_)
-        )
-    }
-
-    fn attempt(&self) -> Option<u32> {
-        match self {
-            Self::Waiting(n, _)
-            | Self::Running(n)
-            | Self::Unreachable(n, _)
-            | Self::Serving(n)
-            | Self::Succeeded(n, _)
-            | Self::Failed(n, _) => Some(*n),
-            Self::Missing | Self::Foreign(_) | Self::Leaving => None,
-        }
-    }
-}
-
-/// The `VirtualMachine`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MachineState {
-    /// None.
-    Missing,
-    /// Somebody else's VM has the name.
-    Foreign,
-    /// Made from a result; stopped, and not the user's yet.
-    Made,
-    /// The user's.
-    HandedOver,
-}
 
 /// One thing to do. All can be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -451,34 +328,6 @@ fn delay_s(first: u64, attempt: u32) -> u64 {
 
 fn tell(reason: &'static str, note: &str, warning: bool, attempt: u32) -> Step {
     Step::Tell(Told { reason, note: note.to_owned(), warning, attempt })
-}
-
-/// A VM that wants a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// It has a pod, or a VM that is not handed over.
-    pub active: bool,
-    /// It has a place only if it can use one.
-    pub waits: bool,
-    /// Host of the source.
-    pub host: Option<String>,
-}
-
-/// Whose turn it is: those who are at work, then the others in the Plan's order, at most `vms` in
-/// all and `per_host` from one host.
-pub fn admit(candidates: &[Candidate], vms: usize, per_host: usize) -> Vec<bool> {
-    let mut places = vec![false; candidates.len()];
-    for active in [true, false] {
-        for (index, candidate) in candidates.iter().enumerate() {
-            if candidate.active != active || !(candidate.active || candidate.waits) {
-                continue;
-            }
-            let taken = || candidates.iter().zip(&places).filter(|(_, has)| **has);
-            let same = taken().filter(|(c, _)| c.host.is_some() && c.host == candidate.host);
-            places[index] = active || (taken().count() < vms && same.count() < per_host);
-        }
-    }
-    places
 }
 
 #[cfg(test)]
