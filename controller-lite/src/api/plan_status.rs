@@ -1,6 +1,7 @@
 //! The status of a `Plan`: how far each VM is, and what to do when one failed. All that the
 //! controller remembers is here or in the objects it made.
 
+use crate::objects::outcome::GuestOs;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -100,7 +101,7 @@ pub struct VmStatus {
     pub nics: Vec<NicStatus>,
     /// What is in the disks, once they are converted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guest: Option<GuestStatus>,
+    pub guest: Option<GuestOs>,
     /// The first warnings of the conversion.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -133,24 +134,6 @@ pub enum VmPhase {
     Succeeded,
     /// Failed for good; the message says what to do.
     Failed,
-}
-
-/// An operating system, as virt-v2v-inspector found it.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GuestStatus {
-    /// `linux`, `windows`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub os: Option<String>,
-    /// As people call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub product: Option<String>,
-    /// libosinfo's short name, `debian12`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub os_info: Option<String>,
-    /// `x86_64`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arch: Option<String>,
 }
 
 /// One NIC.

@@ -4,6 +4,7 @@
 //! The words come from a container that has read an untrusted guest: they are few, short and printable.
 
 use roxmltree::Document;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest word of the operating system, and longest warning, in characters.
@@ -29,7 +30,7 @@ pub struct Outcome {
 }
 
 /// An operating system, as virt-v2v-inspector found it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuestOs {
     /// `linux`, `windows`.

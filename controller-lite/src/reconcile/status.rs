@@ -6,9 +6,7 @@ use super::decide::Record;
 use super::failure::Failure;
 use super::guest::Looked;
 use super::pod_http::Progress;
-use crate::api::plan::{
-    DiskStatus, GuestStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus,
-};
+use crate::api::plan::{DiskStatus, NicStatus, Plan, PlanPhase, PlanStatus, VmPhase, VmStatus};
 use crate::objects::outcome::Outcome;
 use crate::objects::vm::{Facts, NicFacts};
 use crate::objects::{GROUP, MANAGER};
@@ -117,12 +115,7 @@ fn list(sizes: &[u64]) -> String {
 
 /// What the conversion said, which is kept on the VM.
 pub fn with_outcome(status: &mut VmStatus, outcome: Outcome) {
-    status.guest = outcome.guest.map(|os| GuestStatus {
-        os: os.os,
-        product: os.product,
-        os_info: os.os_info,
-        arch: os.arch,
-    });
+    status.guest = outcome.guest;
     status.warnings = outcome.warnings;
     status.warning_count = Some(outcome.warning_count).filter(|count| *count > 0);
 }
